@@ -1,0 +1,286 @@
+"""One training loop: recipes as data, checkpoints that resume exactly, and folding for the network we ship."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from . import data, files, models
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What section 3 of the paper fixes for a training run; `paper` below is its own choice."""
+
+    epochs: int = 70
+    batch: int = 128
+    lr: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: str = "plateau"  # "plateau": lr / 10 when validation stalls; "one-cycle": up, then down to 0
+    warmup: float = 0.0  # the rising share of a one-cycle
+    patience: int = 2  # epochs without progress that count as a plateau
+    dropout: float = 0.5
+    init_std: float = 1e-2
+    linear_init: str = "normal"  # "normal": init_std; "he": torch's own scale
+    batch_norm: bool = False
+    renormalise: float | None = 0.1  # RMS radius of the conv filters
+    scale: float = 1.0  # inputs are (pixels - mean) / scale
+    mirror: bool = True
+    seed: int = 0
+
+
+RECIPES = {
+    "paper": Recipe(),
+    "modern": Recipe(
+        epochs=5, lr=0.08, nesterov=True, schedule="one-cycle", warmup=0.15, dropout=0.1,
+        linear_init="he", batch_norm=True, renormalise=None, scale=60.0,
+    ),
+}  # fmt: skip
+
+
+def renormalise(net: nn.Module, radius: float = 0.1) -> None:
+    """Rescale, in place, every conv filter whose root mean square exceeds `radius` to `radius` (section 3)."""
+    if not radius > 0:
+        raise ValueError(f"radius must be positive, got {radius}; the paper uses 0.1")
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                rms = module.weight.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+                module.weight.mul_((radius / rms.clamp(min=radius)).clamp(max=1.0))
+
+
+def initialise(net: nn.Module, recipe: Recipe) -> None:
+    """Normal weights of standard deviation `init_std`, zero biases (the paper's "1e-2 and 0")."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and recipe.linear_init == "normal"):
+            nn.init.normal_(module.weight, std=recipe.init_std)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Dropout):
+            module.p = recipe.dropout
+
+
+def fold(net: models.ZFNet) -> models.ZFNet:
+    """A copy of `net` in which every batch normalisation is folded into the convolution before it."""
+    folded = models.ZFNet(net.num_classes, geometry=net.geometry)
+    state = {k: v for k, v in net.state_dict().items() if not k.startswith("bn")}
+    for i in range(1, len(net.geometry.convs) + 1):
+        bn = getattr(net, f"bn{i}", None)
+        if bn is None:
+            continue
+        gain = bn.weight / (bn.running_var + bn.eps).sqrt()
+        state[f"conv{i}.weight"] = net.get_submodule(f"conv{i}").weight * gain.view(-1, 1, 1, 1)
+        state[f"conv{i}.bias"] = bn.bias - gain * bn.running_mean
+    folded.load_state_dict(state)
+    folded.classes, folded.wnids = net.classes, net.wnids
+    return folded.eval()
+
+
+def outer_ring_share(conv: nn.Conv2d) -> float:
+    """Share of a layer's filter energy at the highest frequencies: the outer ring of the filters' FFT.
+
+    0 for smooth filters, 24/49 = 0.49 for white noise in a 7x7 filter.
+    """
+    power = torch.fft.fft2(conv.weight.detach().float()).abs().square()
+    k = power.shape[-1]
+    frequency = torch.fft.fftfreq(k, d=1 / k).abs().round()
+    outer = torch.maximum(frequency[:, None], frequency[None, :]) == k // 2
+    return float(power[..., outer].sum() / power.sum())
+
+
+@dataclass
+class Images:
+    """A labelled set held as uint8 pixels (N,3,R,R), with the crop that the network wants."""
+
+    pixels: np.ndarray
+    labels: torch.Tensor
+    crop: int
+
+    def batch(self, indices: torch.Tensor, corners: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        """(B,3,crop,crop) uint8: image i cut at corners[i] = (top, left), mirrored where asked."""
+        crop, out = self.crop, np.empty((len(indices), 3, self.crop, self.crop), np.uint8)
+        for row, (i, (top, left), flip) in enumerate(zip(indices.tolist(), corners.tolist(), mirrored.tolist())):
+            patch = self.pixels[i, :, top : top + crop, left : left + crop]
+            out[row] = patch[..., ::-1] if flip else patch
+        return torch.from_numpy(out)
+
+
+@dataclass
+class Progress:
+    """Where a run stands: saved with every checkpoint, so that a killed run continues bit for bit."""
+
+    epoch: int = 0
+    step: int = 0
+    lr: float = 0.0
+    best: float = 0.0
+    stalled: int = 0
+    loss: float = 0.0
+
+
+def learning_rate(recipe: Recipe, progress: Progress, steps_per_epoch: int) -> float:
+    """The step's learning rate: constant between plateaus, or the one-cycle's cosine up and down."""
+    if recipe.schedule == "plateau":
+        return progress.lr
+    done = (progress.epoch * steps_per_epoch + progress.step) / (recipe.epochs * steps_per_epoch)
+    if done < recipe.warmup:
+        return recipe.lr * (0.04 + 0.96 * done / recipe.warmup)
+    return recipe.lr * 0.5 * (1 + np.cos(np.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
+
+
+def epoch_plan(images: Images, recipe: Recipe, epoch: int):
+    """(order, corners, mirrored) of one epoch, a function of seed and epoch alone, so it can be resumed."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    n, slack = len(images.labels), images.pixels.shape[-1] - images.crop
+    order = torch.randperm(n, generator=generator)
+    corners = torch.randint(0, slack + 1, (n, 2), generator=generator)
+    mirrored = torch.rand(n, generator=generator) < (0.5 if recipe.mirror else 0.0)
+    return order, corners, mirrored
+
+
+def accuracy(net: models.ZFNet, images: Images, *, batch: int = 250, ten_crop: bool = False) -> dict[str, float]:
+    """Top-1 and top-5 in per cent over a labelled set; `ten_crop` averages ten crops' probabilities (section 3)."""
+    device, hits1, hits5 = next(net.parameters()).device, 0, 0
+    training = net.training
+    net.eval()
+    with torch.no_grad():
+        for start in range(0, len(images.labels), batch):
+            pixels = torch.from_numpy(np.array(images.pixels[start : start + batch])).to(device)
+            labels = images.labels[start : start + batch].to(device)
+            if ten_crop:
+                crops = data.ten_crop(pixels, images.crop)
+                scores = net(net.normalise(crops.flatten(0, 1))).softmax(-1).unflatten(0, crops.shape[:2]).mean(1)
+            else:
+                scores = net(net.normalise(data.centre_crop(pixels, images.crop)))
+            top = scores.topk(5, dim=-1).indices == labels[:, None]
+            hits1, hits5 = hits1 + int(top[:, 0].sum()), hits5 + int(top.sum())
+    net.train(training)
+    return {"top1": 100 * hits1 / len(images.labels), "top5": 100 * hits5 / len(images.labels)}
+
+
+def save_atomically(value, path: Path) -> None:
+    """torch.save, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    files.write_atomically(path, buffer.getvalue())
+
+
+def _save(path: Path, net, optimiser, progress: Progress) -> None:
+    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "progress": asdict(progress),
+             "rng": torch.get_rng_state()}  # fmt: skip
+    save_atomically(state, path)
+
+
+def _resume(path: Path, net, optimiser) -> Progress:
+    state = torch.load(path, weights_only=True)
+    net.load_state_dict(state["net"])
+    optimiser.load_state_dict(state["optimiser"])
+    torch.set_rng_state(state["rng"])
+    return Progress(**state["progress"])
+
+
+def _optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    matrices = [p for p in net.parameters() if p.dim() > 1]
+    vectors = [p for p in net.parameters() if p.dim() == 1]  # biases and gains are not decayed
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def _train_epoch(net, optimiser, images: Images, recipe: Recipe, progress: Progress, save) -> None:
+    order, corners, mirrored = epoch_plan(images, recipe, progress.epoch)
+    steps = len(order) // recipe.batch
+    saved = time.monotonic()
+    bar = tqdm(range(progress.step, steps), initial=progress.step, total=steps, desc=f"epoch {progress.epoch + 1}",
+               mininterval=10, leave=False)  # fmt: skip
+    for step in bar:
+        chosen = slice(step * recipe.batch, (step + 1) * recipe.batch)
+        pixels = images.batch(order[chosen], corners[chosen], mirrored[chosen])
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, progress, steps)
+        loss = F.cross_entropy(net(net.normalise(pixels)), images.labels[order[chosen]])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if recipe.renormalise is not None:
+            renormalise(net, recipe.renormalise)
+        progress.step = step + 1
+        progress.loss = 0.98 * progress.loss + 0.02 * float(loss) if progress.loss else float(loss)
+        bar.set_postfix(loss=f"{progress.loss:.3f}")
+        if time.monotonic() - saved > 240:
+            save()
+            saved = time.monotonic()
+
+
+def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe, out: Path) -> None:
+    """Train `net` in place and keep in `out`: checkpoint.pt, log.jsonl (a line per epoch) and epochNNN.pt.
+
+    Called again with the same `out` it continues from the checkpoint, bit for bit on the same machine.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    initialise(net, recipe)
+    optimiser, progress = _optimiser(net, recipe), Progress(lr=recipe.lr)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        progress = _resume(checkpoint, net, optimiser)
+    net.train()
+    while progress.epoch < recipe.epochs:
+        started, first = time.monotonic(), progress.step
+        _train_epoch(net, optimiser, images, recipe, progress, lambda: _save(checkpoint, net, optimiser, progress))
+        seconds, steps = time.monotonic() - started, progress.step - first
+        scores = accuracy(net, validation)
+        _anneal(recipe, progress, scores["top1"])
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        row = {"epoch": progress.epoch, "loss": progress.loss, **scores, "ring": outer_ring_share(fold(net).conv1),
+               "images_per_second": steps * recipe.batch / max(seconds, 1e-9)}  # fmt: skip
+        print(json.dumps(row), flush=True)
+        with open(out / "log.jsonl", "a") as log:
+            log.write(json.dumps(row) + "\n")
+        save_atomically({k: v.half() for k, v in fold(net).state_dict().items()}, out / f"epoch{progress.epoch:03d}.pt")
+        _save(checkpoint, net, optimiser, progress)
+
+
+def _anneal(recipe: Recipe, progress: Progress, top1: float) -> None:
+    progress.stalled = 0 if top1 > progress.best else progress.stalled + 1
+    progress.best = max(progress.best, top1)
+    if progress.stalled >= recipe.patience:
+        progress.lr, progress.stalled = progress.lr / 10, 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m zflib.train", description=__doc__)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="modern")
+    parser.add_argument("--data", type=Path, required=True, help="a folder that holds Tiny ImageNet-200")
+    parser.add_argument("--out", type=Path, required=True, help="where checkpoints, snapshots and the log go")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="torch threads; resuming is bit-exact for the same number")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recipe = replace(RECIPES[options.recipe], seed=options.seed)
+    recipe = replace(recipe, epochs=options.epochs) if options.epochs else recipe
+    torch.manual_seed(recipe.seed)
+    net = models.zfnet56(batch_norm=recipe.batch_norm)
+    crop = net.geometry.crop
+    pixels, labels, net.wnids = data.tiny_imagenet(options.data, "train")
+    validation = Images(*data.tiny_imagenet(options.data, "val")[:2], crop)
+    sample = torch.from_numpy(np.array(pixels[:: max(1, len(pixels) // 5000)])).float()
+    net.mean.copy_(sample.mean(dim=(0, 2, 3)).view(3, 1, 1))
+    net.scale.fill_(recipe.scale)
+    train(net, Images(pixels, labels, crop), validation, recipe, options.out)
+
+
+if __name__ == "__main__":
+    main()
