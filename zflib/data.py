@@ -15,28 +15,11 @@ from tqdm.auto import tqdm
 from .images import check_bytes, folder, open_image
 from .photos import credit, photo, photo_names, photos
 
-__all__ = ["SHIPPED", "centre_crop", "credit", "folder", "open_image", "photo", "photo_names", "photos", "stack",
-           "ten_crop", "tiny_imagenet", "write_atomically"]  # fmt: skip
-
-#: The folder of what the course ships: trained weights with their model cards, tables of results.
-SHIPPED = Path(__file__).resolve().parent.parent / "data"
+__all__ = ["centre_crop", "credit", "folder", "open_image", "photo", "photo_names", "photos", "stack", "ten_crop",
+           "tiny_imagenet"]  # fmt: skip
 
 _THINNEST = 100  # the centre crop of an image with sides more unequal than 1:100 would show nothing of it
 _LAYOUT = "wnids.txt, train/<wnid>/images/*.JPEG, val/val_annotations.txt and val/images/*.JPEG"
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """`content` to `path` by way of a temporary file beside it: readers see the old file or the new one, never half."""
-    part = _part(Path(path))
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")  # processes that write the same file do not share it
 
 
 def stack(images, size: int) -> torch.Tensor:
@@ -172,7 +155,7 @@ def _read_cache(cache: Path, count: int) -> np.ndarray | None:
 
 
 def _decode_all(paths: list[Path], target: Path) -> None:
-    part = _part(target)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")  # two processes that decode at once do not share it
     try:
         store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(paths), 3, 64, 64))
         for i, path in enumerate(tqdm(paths, desc=target.stem, unit="image", disable=None)):

@@ -1,0 +1,167 @@
+"""Keeps the notebooks: writes their generated cells, runs them from a fresh kernel, and stores clean outputs.
+
+    python notebooks/build.py                 # title links, setup cells, README map: generated parts only
+    python notebooks/build.py --run           # the same, then restart, run all and store the figures
+    python notebooks/build.py --run 01 04     # only these
+    python notebooks/build.py --check         # exit 1 if a generated part is out of date
+
+Cells are found by their tags: "zf-setup" (the setup cell), "zf-top" and "zf-bottom" (links). Everything else is the
+author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author) and `seconds` (measured by --run).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+SETUP = f'''# Run this first. It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
+import os, subprocess, sys
+from pathlib import Path
+
+starts = [Path.cwd(), *map(Path, sys.path), Path(globals().get("__vsc_ipynb_file__", "."))]
+starts += [Path(os.environ.get("JPY_SESSION_NAME", ".")), Path.cwd() / "zflib-course"]
+folders = [folder for start in starts for folder in (start.absolute(), *start.absolute().parents)]
+root = next((f for f in folders if (f / "zflib" / "show.py").is_file()), None)
+if root is None and "google.colab" in sys.modules:
+    root = Path.cwd() / "zflib-course"
+    address = os.environ.get("ZFLIB_REPOSITORY", "{REPOSITORY}")
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, str(root)], check=True)
+if root is None:
+    raise ModuleNotFoundError("zflib is not here: open this notebook inside the project's folder, or pip install zflib")
+if str(root) not in sys.path:
+    sys.path.insert(0, str(root))
+
+import matplotlib.pyplot as plt
+import torch
+import zflib
+from zflib import check, show
+
+show.style()
+device = zflib.device()
+print(zflib.versions(device))'''
+
+
+def paths() -> list[Path]:
+    """The notebooks in reading order."""
+    return sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
+
+
+def title(notebook) -> str:
+    return notebook.cells[0].source.split("\n")[0].lstrip("# ").strip()
+
+
+def links(place: int, files: list[Path]) -> str:
+    """Previous, contents and next."""
+    parts = [f"[previous: {files[place - 1].stem}]({files[place - 1].name})"] if place else []
+    parts.append(f"[contents]({files[0].name})" if place else "contents")
+    parts += [f"[next: {files[place + 1].stem}]({files[place + 1].name})"] if place + 1 < len(files) else []
+    return " · ".join(parts)
+
+
+def top(notebook, place: int, files: list[Path]) -> str:
+    """The Colab badge, the links and how long the notebook takes."""
+    address = REPOSITORY.removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{address}/blob/main/notebooks/{files[place].name}"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
+    return f"{badge}\n\n{links(place, files)}\n\n*{duration(notebook)}*"
+
+
+def duration(notebook) -> str:
+    own = notebook.metadata.get("zflib", {})
+    run = f"runs in {own['seconds']} s on two CPU cores, no GPU needed" if "seconds" in own else "no GPU needed"
+    return f"{own.get('reading', 20)} minutes to read and play; {run}"
+
+
+def tidy(notebook, place: int, files: list[Path]):
+    """Write the generated cells; drop metadata that changes from run to run or breaks the page on the web."""
+    generated = {"zf-setup": SETUP, "zf-top": top(notebook, place, files), "zf-bottom": links(place, files)}
+    for i, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
+        cell.id = f"cell-{i:02d}"
+        for tag in generated.keys() & set(tags):
+            cell.source = generated[tag]
+    notebook.metadata = nbformat.NotebookNode({
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "zflib": dict(notebook.metadata.get("zflib", {})),
+    })  # fmt: skip
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def run(notebook):
+    """Restart, run all, and keep outputs that a reader without a kernel can see."""
+    from nbclient import NotebookClient
+
+    started = time.monotonic()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(HERE)}}, store_widget_state=False).execute()
+    notebook.metadata.setdefault("zflib", {})["seconds"] = round(time.monotonic() - started)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        if "outputs" in cell:
+            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.name != "stderr"]
+    return notebook
+
+
+def readme(files: list[Path]) -> str:
+    """The README with its map of notebooks."""
+    rows = ["| notebook | what you will see | minutes | run |", "|---|---|---|---|"]
+    for path in files:
+        notebook = nbformat.read(path, 4)
+        own = notebook.metadata.get("zflib", {})
+        rows.append(f"| [{title(notebook)}](notebooks/{path.name}) | {own.get('summary', '')} | {own.get('reading', '')} "
+                    f"| {own.get('seconds', '?')} s |")  # fmt: skip
+    text = (ROOT / "README.md").read_text()
+    table = "<!-- map -->\n" + "\n".join(rows) + "\n<!-- end of map -->"
+    return re.sub(r"<!-- map -->.*?<!-- end of map -->", lambda _: table, text, flags=re.DOTALL)
+
+
+def write(path: Path, text: str) -> bool:
+    """Write `text` if it is news; says whether it was."""
+    if path.exists() and path.read_text() == text:
+        return False
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    part.replace(path)
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", nargs="*", metavar="NN", help="run these notebooks (all, if none is named)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is out of date")
+    options = parser.parse_args()
+    files, stale = paths(), []
+    for place, path in enumerate(files):
+        notebook = nbformat.read(path, 4)
+        if options.run is not None and (not options.run or path.name[:2] in options.run):
+            notebook = run(tidy(notebook, place, files))
+            print(f"{path.name}: {notebook.metadata['zflib']['seconds']} s", flush=True)
+        text = nbformat.writes(tidy(notebook, place, files), version=4) + "\n"
+        if options.check:
+            stale += [path.name] if path.read_text() != text else []
+        else:
+            write(path, text)
+    if (ROOT / "README.md").exists():
+        stale += ["README.md"] if (ROOT / "README.md").read_text() != readme(files) else []
+        if not options.check:
+            write(ROOT / "README.md", readme(files))
+    if options.check and stale:
+        print("out of date, run python notebooks/build.py:", ", ".join(stale))
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The house rules that a machine can check: ruff, imports that point one way, and words that stay out of the repository."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = sorted((ROOT / "zflib").glob("*.py"))
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=lambda c: c[0])
+def test_ruff(command):
+    done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package, rooms", [("ipywidgets", {"explore.py"}), ("matplotlib", {"show.py"})])
+def test_only_its_room_imports(package, rooms):
+    assert {path.name for path in ROOMS if package in imported(path)} <= rooms
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda p: p.name)
+def test_public_functions_have_docstrings(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and node.col_offset == 0:
+            assert ast.get_docstring(node) or node.name == "main", f"{path.name}: {node.name}"
+
+
+def test_requirements_are_lower_bounds_and_agree_with_the_package():
+    lines = [l for l in (ROOT / "requirements.txt").read_text().splitlines() if l and not l.startswith("#")]
+    assert all(re.fullmatch(r"[a-z-]+>=[\d.]+", line) for line in lines), "on Colab nothing may be reinstalled"
+    declared = re.findall(r'"([a-z-]+>=[\d.]+)"', (ROOT / "pyproject.toml").read_text().split("[tool.")[0])
+    assert set(declared) - {"setuptools>=69"} <= set(lines)

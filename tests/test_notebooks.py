@@ -1,0 +1,105 @@
+"""The notebooks' structure: what nbval does not see. (That their code runs is nbval's part: `pytest` collects them.)"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "notebooks"))
+import build  # noqa: E402
+
+PATHS = build.paths()
+IDS = [path.stem for path in PATHS]
+
+
+@pytest.fixture(params=PATHS, ids=IDS)
+def path(request) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, 4)
+
+
+def code(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(notebook, tag: str) -> list:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def text(notebook) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def test_generated_parts_are_up_to_date(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["build.py", "--check"])
+    assert build.main() == 0, capsys.readouterr().out
+
+
+def test_is_valid_and_small(path, notebook):
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 3 << 20
+    assert "widgets" not in notebook.metadata
+
+
+def test_begins_with_title_links_and_the_same_setup_cell(notebook):
+    assert notebook.cells[0].source.startswith("# ")
+    assert notebook.cells[1].metadata.tags == ["zf-top"]
+    assert notebook.cells[-1].metadata.tags == ["zf-bottom"]
+    assert [cell.source for cell in tagged(notebook, "zf-setup")] == [build.SETUP]
+    assert code(notebook)[0].source == build.SETUP
+
+
+def test_was_stored_by_one_run_from_a_fresh_kernel(notebook):
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+def test_a_compared_cell_has_a_stored_output(notebook):
+    compared = tagged(notebook, "nbval-check-output")
+    assert compared, "tag a few stable outputs with nbval-check-output"
+    assert all(cell.outputs for cell in compared)
+
+
+def test_shows_a_picture_within_five_code_cells(notebook):
+    first = [output for cell in code(notebook)[:5] for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in first)
+
+
+def test_cells_are_few_short_and_explained(notebook):
+    lengths = [len(cell.source.splitlines()) for cell in code(notebook) if cell.source != build.SETUP]
+    assert 30 <= len(notebook.cells) <= 65
+    assert len(code(notebook)) <= len(notebook.cells) / 2
+    assert max(lengths) <= 25
+    assert statistics.median(lengths) <= 8
+
+
+def test_has_what_every_notebook_has(notebook):
+    prose, source = text(notebook), "\n".join(cell.source for cell in code(notebook))
+    assert "You will be able to" in prose
+    assert re.search(r"\|\s*ours", prose, re.IGNORECASE), "a table of what the paper got and what we got"
+    assert "explore." in source, "a widget"
+    assert len(re.findall(r"^check\.\w+\(", source, re.MULTILINE)) >= 2, "two exercises"
+    assert prose.count("<details>") >= 2, "hints"
+
+
+def test_links_resolve(path, notebook):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text(notebook)):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target).exists(), target
+
+
+def test_readme_links_resolve():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target

@@ -1,0 +1,214 @@
+"""Pictures: tensors in, matplotlib `Axes` out, and the same pictures as uint8 arrays for panels that must be fast."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import nn
+
+GREY = 128
+DIVERGING = "RdBu_r"  # readable for the colour-blind; white is zero
+SEQUENTIAL = "viridis"
+
+
+def style() -> None:
+    """Readable defaults for notebook figures: crisp pixels, no frames around pictures, small files."""
+    plt.rcParams.update({
+        "figure.dpi": 80, "savefig.dpi": 80, "figure.constrained_layout.use": True, "font.size": 11,
+        "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "image.interpolation": "nearest",
+        "figure.facecolor": "white",
+    })  # fmt: skip
+
+
+# --- tensors to uint8 pictures ---------------------------------------------------------------------------------------
+
+
+def _numbers(values) -> np.ndarray:
+    array = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    return array.astype(np.float32)
+
+
+def image_pixels(image, net: nn.Module | None = None) -> np.ndarray:
+    """(H,W,3) uint8 from one image: a (3,H,W) tensor in the units of `net`, or a PIL image or uint8 array as it is."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    if not isinstance(image, torch.Tensor) or image.dim() != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"image must be one (3,H,W) tensor, a PIL image or a uint8 array, got {_what(image)}")
+    if net is not None:
+        image = net.denormalise(image.to(net.mean))
+    return _numbers(image).clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
+
+
+def _what(value) -> str:
+    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+
+
+def limit(values, percentile: float = 99.5) -> float:
+    """The full range of a signed picture: a high percentile of the |values| that are not zero, so one pixel can't dim the rest."""
+    size = np.abs(_numbers(values))
+    size = size[size > 0]
+    return float(np.percentile(size, percentile)) if size.size else 1.0
+
+
+def signed_pixels(projection, *, full: float | None = None) -> np.ndarray:
+    """(H,W,3) uint8 from a signed (3,H,W) projection: zero is grey, `full` (default: see `limit`) is white or black."""
+    values = _numbers(projection)
+    if values.ndim != 3 or values.shape[0] not in (1, 3):
+        raise ValueError(f"projection must be (3,H,W), got {_what(projection)}")
+    values = (GREY + values / (full or limit(values)) * (GREY - 1)).clip(0, 255)
+    return values.round().astype(np.uint8).transpose(1, 2, 0).repeat(3 // values.shape[0], axis=2)
+
+
+def map_pixels(activation_map, *, full: float | None = None) -> np.ndarray:
+    """(h,w,3) uint8 from one feature map (h,w): dark is zero, bright the map's maximum."""
+    values = _numbers(activation_map)
+    colours = plt.get_cmap(SEQUENTIAL)((values / (full or float(values.max()) or 1.0)).clip(0, 1))
+    return (colours[..., :3] * 255).round().astype(np.uint8)
+
+
+def upscale(pixels: np.ndarray, side: int, *, smooth: bool = False) -> np.ndarray:
+    """The picture with its longer side at `side` pixels: hard-edged, or bicubic if `smooth`."""
+    height, width = pixels.shape[:2]
+    factor = side / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.BICUBIC if smooth else Image.NEAREST))
+
+
+def crop_box(values, box: Sequence[int]):
+    """(…,h,w) part of a (…,H,W) tensor or array inside box = (top, left, bottom, right), clipped to its borders."""
+    top, left, bottom, right = (max(0, int(edge)) for edge in box)
+    return values[..., top:bottom, left:right]
+
+
+def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2, background: int = 255) -> np.ndarray:
+    """One (H,W,3) uint8 sheet of pictures in reading order; smaller ones are centred in their cell."""
+    if not len(pictures):
+        raise ValueError("pictures is empty; give at least one (H,W,3) uint8 array")
+    rows = math.ceil(len(pictures) / columns)
+    height, width = max(p.shape[0] for p in pictures) + gap, max(p.shape[1] for p in pictures) + gap
+    sheet = np.full((rows * height - gap, columns * width - gap, 3), background, np.uint8)
+    for i, picture in enumerate(pictures):
+        h, w = picture.shape[:2]
+        top = i // columns * height + (height - gap - h) // 2
+        left = i % columns * width + (width - gap - w) // 2
+        sheet[top : top + h, left : left + w] = picture
+    return sheet
+
+
+# --- pictures on axes ------------------------------------------------------------------------------------------------
+
+
+def _axes(ax: Axes | None, size: tuple[float, float] = (3.2, 3.2)) -> Axes:
+    return plt.subplots(figsize=size)[1] if ax is None else ax
+
+
+def _draw(pixels: np.ndarray, ax: Axes | None, title: str | None, *, smooth: bool = False) -> Axes:
+    ax = _axes(ax)
+    ax.imshow(pixels, interpolation="bicubic" if smooth else "nearest")
+    ax.set_axis_off()
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def photo(image, ax: Axes | None = None, *, net: nn.Module | None = None, title: str | None = None, box=None) -> Axes:
+    """One image; `box` = (top, left, bottom, right) in its pixels draws a receptive field on it."""
+    pixels = image_pixels(image, net)
+    ax = _draw(pixels, ax, title)
+    if box is not None:
+        outline(ax, box)
+    return ax
+
+
+def outline(ax: Axes, box: Sequence[int], *, colour: str = "#ff7f0e") -> Axes:
+    """Draw box = (top, left, bottom, right), in pixels of the picture on `ax`; what lies outside it is not shown."""
+    top, left, bottom, right = box
+    ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, lw=2, ec=colour))
+    return ax
+
+
+def projection(values, ax: Axes | None = None, *, title: str | None = None, box=None, full: float | None = None) -> Axes:
+    """One signed (3,H,W) projection, centred on grey; `box` crops it to a receptive field."""
+    values = values if box is None else crop_box(values, box)
+    return _draw(signed_pixels(values, full=full), ax, title, smooth=True)
+
+
+def panels(pictures: Sequence, *, titles: Sequence[str] = (), columns: int | None = None, size: float = 2.4):
+    """A row (or rows) of pictures side by side: uint8 arrays as they are, (3,H,W) tensors as projections. Returns the Axes."""
+    columns = columns or len(pictures)
+    rows = math.ceil(len(pictures) / columns)
+    _, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (picture, ax) in enumerate(zip(pictures, axes.flat)):
+        pixels = signed_pixels(picture) if isinstance(picture, torch.Tensor) else image_pixels(picture)
+        _draw(pixels, ax, titles[i] if i < len(titles) else None, smooth=isinstance(picture, torch.Tensor))
+    return axes
+
+
+def maps(activations, ax: Axes | None = None, *, channels: Sequence[int] | None = None, columns: int = 8, title: str | None = None) -> Axes:
+    """A sheet of feature maps from (C,h,w) activations, each scaled by its own maximum; dark is zero."""
+    channels = range(min(len(activations), 4 * columns)) if channels is None else channels
+    sheet = mosaic([upscale(map_pixels(activations[c]), 48) for c in channels], columns=columns)
+    height, width = sheet.shape[:2]
+    return _draw(sheet, _axes(ax, (8, 8 * height / width)), title)
+
+
+def filters(conv: nn.Conv2d, ax: Axes | None = None, *, columns: int = 16, title: str | None = None) -> Axes:
+    """The first layer's filters (C,3,k,k) as small colour pictures, zero as grey, each scaled to its own range."""
+    weight = conv.weight.detach()
+    if weight.shape[1] not in (1, 3):
+        raise ValueError(f"conv takes {weight.shape[1]} channels: only filters that look at an image (3 channels) are pictures")
+    sheet = mosaic([upscale(signed_pixels(w, full=float(w.abs().max()) or 1.0), 42) for w in weight], columns=columns)
+    height, width = sheet.shape[:2]
+    return _draw(sheet, _axes(ax, (9, 9 * height / width)), title)
+
+
+def numbers(values, ax: Axes | None = None, *, title: str | None = None, full: float | None = None, colours: str = DIVERGING) -> Axes:
+    """A small (h,w) matrix as coloured squares with its numbers written in them: for maps that fit on a page."""
+    array = _numbers(values)
+    if array.ndim != 2:
+        raise ValueError(f"values must be one (h,w) map, got {_what(values)}")
+    ax = _axes(ax)
+    full = full or float(np.abs(array).max()) or 1.0
+    ax.imshow(array, cmap=colours, vmin=-full, vmax=full)
+    for (row, column), value in np.ndenumerate(array):
+        ink = "white" if abs(value) > 0.65 * full else "black"
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=10, color=ink)
+    ax.set_xticks(np.arange(array.shape[1] + 1) - 0.5, labels=[])
+    ax.set_yticks(np.arange(array.shape[0] + 1) - 0.5, labels=[])
+    ax.grid(color="white", lw=1.5)
+    ax.tick_params(length=0)
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def difference_png(yours: np.ndarray | None, target: np.ndarray) -> bytes:
+    """PNG of *yours | target | difference* for two (h,w) maps; without `yours` only the target is drawn."""
+    pictures = [("yours", yours), ("target", target), ("difference", None if yours is None else yours - target)]
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), dpi=72, layout="constrained")
+    full = float(np.abs(target).max()) or 1.0
+    for ax, (title, values) in zip(axes, pictures):
+        if values is None:
+            ax.set(xticks=[], yticks=[], title=title)
+            ax.text(0.5, 0.5, "nothing yet", ha="center", va="center", color="#6c757d", transform=ax.transAxes)
+        elif values.size <= 64:
+            numbers(values, ax, title=title, full=full)
+        else:
+            ax.imshow(values, cmap=DIVERGING, vmin=-full, vmax=full)
+            ax.set(xticks=[], yticks=[], title=title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=72)
+    plt.close(figure)
+    return buffer.getvalue()
