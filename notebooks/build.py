@@ -105,7 +105,8 @@ def run(notebook):
     from nbclient import NotebookClient
 
     started = time.monotonic()
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(HERE)}}, store_widget_state=False).execute()
+    resources = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=300, resources=resources, store_widget_state=False).execute()
     notebook.metadata.setdefault("zflib", {})["seconds"] = round(time.monotonic() - started)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -121,8 +122,8 @@ def readme(files: list[Path]) -> str:
     for path in files:
         notebook = nbformat.read(path, 4)
         own = notebook.metadata.get("zflib", {})
-        rows.append(f"| [{title(notebook)}](notebooks/{path.name}) | {own.get('summary', '')} | {own.get('reading', '')} "
-                    f"| {own.get('seconds', '?')} s |")  # fmt: skip
+        summary, reading, seconds = own.get("summary", ""), own.get("reading", ""), own.get("seconds", "?")
+        rows.append(f"| [{title(notebook)}](notebooks/{path.name}) | {summary} | {reading} | {seconds} s |")
     text = (ROOT / "README.md").read_text()
     table = "<!-- map -->\n" + "\n".join(rows) + "\n<!-- end of map -->"
     return re.sub(r"<!-- map -->.*?<!-- end of map -->", lambda _: table, text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: ruff, imports that point one way, and words that stay out of the repository."""
+"""The house rules that a machine can check: ruff, imports that point one way, docstrings, lower bounds."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 
 import torch
 
-from . import data, deconv, models, peaks, train
+from . import data, deconv, models, peaks
 from .deconv import Deconvnet
-from .models import ZFNet, load, zfnet56
+from .models import ZFNet, device, load, zfnet56
 from .peaks import receptive_field
 
 __version__ = "0.1.0"
@@ -18,13 +19,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def device() -> torch.device:
-    """The fastest device here: "cuda", "mps" or "cpu"."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def versions(on: torch.device | str = "cpu") -> str:
     """One line for a notebook's first cell: zflib, torch, Python and the device."""
     return f"zflib {__version__} · torch {torch.__version__} · Python {platform.python_version()} · device {on}"
+
+
+def __getattr__(name: str):
+    if name == "train":  # on first use: `python -m zflib.train` must not find it imported already
+        return importlib.import_module(".train", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -167,3 +167,10 @@ def _decode_all(paths: list[Path], target: Path) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def class_names(root, wnids: list[str]) -> list[str]:
+    """A readable name for each WordNet id, from Tiny ImageNet's words.txt: the first of its synonyms."""
+    lines = _need(Path(root) / "words.txt", Path(root)).read_text().splitlines()
+    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    return [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]

@@ -1,4 +1,4 @@
-"""The deconvnet of section 2: unpool with switches, rectify, filter with the transpose, from one activation to pixels."""
+"""The deconvnet of section 2: unpool with switches, rectify, filter with the transpose, down to the pixels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import windows
-from .checks import check_choice, check_images, check_layer, layer_path
-from .tape import Step, Tape, Unsupported, record, refuse_modules
+from .checks import check_channels, check_choice, check_images, check_layer, check_positions, layer_path
+from .steps import Step
+from .tape import Tape, Unsupported, check_network, plain, record
 
 RULES = ("deconvnet", "gradient", "guided")
 OVERLAPS = ("sum", "max", "last")
@@ -22,12 +23,12 @@ def unpool(pooled: torch.Tensor, switches: torch.Tensor, *, size, overlap: str =
     (the exact transpose of the pool), "max" keeps the largest, "last" the last in reading order.
     """
     check_choice("overlap", overlap, OVERLAPS)
-    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    height, width = size = _two(size)
     if pooled.shape != switches.shape:
-        raise ValueError(f"switches have shape {tuple(switches.shape)}, pooled has {tuple(pooled.shape)}: one per value")
-    if switches.numel() and not (0 <= int(switches.min()) and int(switches.max()) < height * width):
+        raise ValueError(f"switches must be one per value, {tuple(pooled.shape)}, got {tuple(switches.shape)}")
+    if switches.numel() and (int(switches.min()) < 0 or int(switches.max()) >= height * width):
         raise ValueError(f"switches point outside a {height}x{width} map; size is that of the map before pooling")
-    return _unpool(pooled, switches, (height, width), overlap)
+    return _unpool(pooled, switches, size, overlap)
 
 
 def _unpool(pooled: torch.Tensor, switches: torch.Tensor, size: tuple[int, int], overlap: str) -> torch.Tensor:
@@ -58,14 +59,19 @@ def transposed_filter(maps: torch.Tensor, conv: nn.Conv2d, *, size) -> torch.Ten
         raise TypeError(f"conv must be an nn.Conv2d, got {type(conv).__name__}")
     if conv.padding_mode != "zeros":
         raise ValueError(f"conv pads with {conv.padding_mode!r}; the transpose is defined here for zero padding")
-    size = (size, size) if isinstance(size, int) else tuple(size)[-2:]
-    probe = torch.empty(1, conv.in_channels, *size, device="meta")
-    expected = F.conv2d(probe, conv.weight.detach().to("meta"), None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    size, settings = _two(size), {"stride": conv.stride, "dilation": conv.dilation, "groups": conv.groups}
+    weight = conv.weight.detach()
+    blank = torch.empty(1, conv.in_channels, *size, device="meta", dtype=weight.dtype)
+    expected = F.conv2d(blank, weight.to("meta"), None, padding=conv.padding, **settings)
     if maps.dim() != 4 or maps.shape[1:] != expected.shape[1:]:
-        raise ValueError(f"maps have shape {tuple(maps.shape)}, but conv gives (N, {', '.join(map(str, expected.shape[1:]))}) "
-                         f"for size {size[0]}x{size[1]}")  # fmt: skip
-    settings = {"stride": conv.stride, "dilation": conv.dilation, "groups": conv.groups}
-    return _filter(maps, conv.weight.detach(), size, padding=_before(conv), **settings)
+        given = ", ".join(map(str, expected.shape[1:]))
+        raise ValueError(f"maps must be (N, {given}) for size {size[0]}x{size[1]}, got {tuple(maps.shape)}")
+    return _filter(maps, weight, size, padding=_before(conv), **settings)
+
+
+def _two(size) -> tuple[int, int]:
+    """(H, W) from one side or from any shape that ends in them."""
+    return (size, size) if isinstance(size, int) else tuple(size)[-2:]
 
 
 def _before(conv: nn.Conv2d) -> tuple[int, int]:
@@ -101,7 +107,7 @@ class Deconvnet:
             raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
         check_choice("rule", rule, RULES)
         check_choice("overlap", overlap, OVERLAPS)
-        refuse_modules(net)
+        check_network(net)
         self.net, self.rule, self.overlap = net, rule, overlap
 
     def activations(self, images: torch.Tensor, layer: str) -> torch.Tensor:
@@ -115,23 +121,23 @@ class Deconvnet:
         strongest (the first in reading order where it is tied). Everything else in the layer is set to 0.
         """
         tape = self.record(images, layer)
-        channels = _channels(channels, tape.activations, layer)
-        if positions is None:
-            positions = strongest(tape.activations)[torch.arange(len(channels)), channels]
-        else:
-            positions = _positions(positions, tape.activations, layer)
+        channels = check_channels(channels, tape.activations, layer)
         owners = torch.arange(len(channels), device=channels.device)
+        if positions is None:
+            positions = strongest(tape.activations)[owners, channels]
+        else:
+            positions = check_positions(positions, tape.activations, layer)
         return self.descend(tape, owners, channels, positions)
 
     def project_all(self, image: torch.Tensor, layer: str) -> torch.Tensor:
         """(C,3,H,W): every channel's strongest activation of one (3,H,W) image, from a single forward pass."""
         images = image[None] if isinstance(image, torch.Tensor) and image.dim() == 3 else image
-        tape = self.record(images, layer)
-        if len(tape.activations) != 1:
+        if isinstance(images, torch.Tensor) and images.dim() == 4 and len(images) > 1:
             raise ValueError(f"image must be one image, (3,H,W), got {len(images)}; use project for several")
-        count = tape.activations.shape[1]
-        channels = torch.arange(count, device=tape.activations.device)
-        return self.descend(tape, torch.zeros_like(channels), channels, strongest(tape.activations)[0])
+        tape = self.record(images, layer)
+        channels = torch.arange(tape.activations.shape[1], device=tape.activations.device)
+        positions = strongest(tape.activations)[0]
+        return self.descend(tape, torch.zeros_like(channels), channels, positions)
 
     def record(self, images: torch.Tensor, layer: str) -> Tape:
         """The forward pass up to `layer` as a `Tape`: its steps, its switches and the layer's activations."""
@@ -143,68 +149,56 @@ class Deconvnet:
             raise Unsupported(f"layer {layer!r} gives {shape}; a deconvnet starts from maps (N,C,h,w) or units (N,C)")
         return tape
 
-    def descend(self, tape: Tape, owners: torch.Tensor, channels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def descend(self, tape: Tape, owners, channels, positions) -> torch.Tensor:
         """(B,3,H,W): walk down from B single activations; seed b sits in image owners[b] of the tape."""
-        index = (owners, channels, *positions.unbind(-1)) if tape.activations.dim() == 4 else (owners, channels)
-        values = tape.activations[index]
-        alive = values.nonzero().flatten()  # a channel that is 0 everywhere projects to nothing: no work
-        projections = values.new_zeros(len(values), *tape.steps[0].shape[1:])
+        tape.check()
         chain = tape.chain() if self.overlap == "sum" else None
         local = windows.possible(chain)
-        if local:
-            alive = alive[windows.order(tape, positions[alive])]
-        with torch.no_grad():
-            for some in alive.split(windows.chunk(tape)):
-                seeds = windows.Seeds(values[some], owners[some], channels[some], positions[some])
+        with plain(tape.activations.device):
+            seeds = windows.seeds(tape, owners, channels, positions)
+            projections = seeds.values.new_zeros(len(seeds.values), *tape.steps[0].shape[1:])
+            alive = seeds.values.nonzero().flatten()  # a channel that is 0 everywhere projects to nothing: no work
+            if local:
+                alive = alive[windows.order(tape, seeds.positions[alive])]
+            for some in alive.split(windows.chunk(tape)) if len(alive) else ():
                 if local:
-                    zero = torch.zeros_like(some)
-                    windows.descend(self, tape, chain, seeds).copy_to([projections[i] for i in some.tolist()], zero, zero)
+                    windows.descend(self, tape, chain, seeds[some]).write_to(projections, some)
                 else:
-                    projections[some] = self._whole(tape, seeds.owners, seeds.maps(tape))
+                    projections[some] = self._whole(tape, seeds[some])
         return projections
 
-    def _whole(self, tape: Tape, owners: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-        """Whole maps from the layer down to the image, through every branch; `signal` is (B,C,h,w)."""
-        signals = {len(tape.steps) - 1: signal}
+    def _whole(self, tape: Tape, seeds: windows.Seeds) -> torch.Tensor:
+        """(B,3,H,W): whole maps from the layer down to the image, through every branch."""
+        signals = {len(tape.steps) - 1: seeds.maps(tape)}
         for place in range(len(tape.steps) - 1, 0, -1):
-            signal = signals.pop(place, None)
-            if signal is None:
-                continue  # a branch that the layer does not depend on
-            step = tape.steps[place]
-            for source, part in zip(step.inputs, self.down(step, signal, owners)):
-                signals[source] = signals[source] + part if source in signals else part
+            if place in signals:  # else a branch that the layer does not depend on
+                step, signal = tape.steps[place], signals.pop(place)
+                for source, part in zip(step.inputs, self.down(step, signal, seeds.owners)):
+                    signals[source] = signals[source] + part if source in signals else part
         return signals[0]
 
     def down(self, step: Step, signal: torch.Tensor, owners: torch.Tensor) -> list[torch.Tensor]:
         """One recorded step, backwards: what its output's `signal` (B,…) says about each of its inputs."""
         v = step.values
         match step.kind:
+            case "pool":
+                return [_unpool(signal, v["switches"][owners], v["size"], self.overlap)]
+            case "rectify":
+                return [self.rectified_(signal.clone(), v["mask"][owners] if "mask" in v else None)]
             case "filter":
                 settings = {key: v[key] for key in ("stride", "padding", "dilation", "groups")}
                 return [_filter(signal, v["weight"], v["size"], **settings)]
-            case "rectify":
-                return [self.rectified_(signal.clone(), v["mask"][owners] if "mask" in v else None)]
-            case "pool":
-                return [_unpool(signal, v["switches"][owners], v["size"], self.overlap)]
-            case "scale":
+            case "scale":  # batch normalisation
                 return [signal * v["gain"]]
-            case "weights":
+            case "weights":  # a fully connected layer
                 return [signal @ v["weight"].T]
-            case "pass":
-                return [signal]
-            case "reshape":
-                return [signal.reshape(len(signal), *v["size"][1:])]
+            case "pass":  # response normalisation, dropout
+                return [signal.to(v.get("dtype", signal.dtype))]
             case "add":
                 return [signal * share if share != 1 else signal for share in v["shares"]]
             case "cat":
                 return list(signal.split(v["parts"], dim=v["dim"]))
-            case "convolve":
-                return [F.conv2d(signal, v["weight"], None, v["stride"], v["padding"], v["dilation"], v["groups"])]
-            case "linear":
-                start = signal.new_zeros(len(signal), *v["size"][1:])
-                return list(torch.func.vjp(v["function"], start)[1](signal))
-        where = f" in module {v['where']!r}" if v["where"] else ""
-        raise Unsupported(f"the network uses {v['name']!r}{where}, for which a deconvnet has no rule")
+        return [_rearranged(step, signal)]
 
     def rectified_(self, signal: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The rule at a ReLU, in place; `mask` is where its output was positive on the way up."""
@@ -213,40 +207,23 @@ class Deconvnet:
         return signal if mask is None else signal.mul_(mask)
 
 
+def _rearranged(step: Step, signal: torch.Tensor) -> torch.Tensor:
+    """Backwards through the steps of one input that are linear under every rule."""
+    v = step.values
+    if step.kind == "reshape":
+        return signal.reshape(len(signal), *v["size"][1:])
+    if step.kind == "convolve":  # a transposed convolution: its transpose is the plain one
+        maps = F.conv2d(signal, v["weight"], None, v["stride"], v["padding"], v["dilation"], v["groups"])
+        return maps[..., : v["size"][0], : v["size"][1]]
+    if step.kind != "linear":
+        raise AssertionError(f"no way down for a step {step.kind!r}, and Tape.check did not refuse it")
+    start = signal.new_zeros(len(signal), *v["size"][1:])
+    return torch.func.vjp(v["function"], start)[1](signal)[0]
+
+
 def strongest(activations: torch.Tensor) -> torch.Tensor:
     """(N,C,2) row and column of every map's maximum, the first in reading order; zeros for (N,C) units."""
     if activations.dim() == 2:
         return activations.new_zeros(*activations.shape, 2, dtype=torch.int64)
     flat, width = activations.flatten(-2).argmax(dim=-1), activations.shape[-1]
     return torch.stack([flat // width, flat % width], dim=-1)
-
-
-def _channels(channels, activations: torch.Tensor, layer: str) -> torch.Tensor:
-    n, count = activations.shape[:2]
-    try:
-        wanted = torch.as_tensor(channels, device=activations.device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"channels must be one integer or one per image, got {channels!r}") from error
-    if wanted.is_floating_point() or wanted.dtype == torch.bool or wanted.dim() > 1:
-        raise TypeError(f"channels must be one integer or one per image, got {channels!r}")
-    if wanted.dim() == 1 and len(wanted) != n:
-        raise ValueError(f"channels has {len(wanted)} entries for {n} images; give one channel, or one per image")
-    outside = wanted[(wanted < 0) | (wanted >= count)] if wanted.dim() else wanted[None][(wanted[None] < 0) | (wanted[None] >= count)]
-    if len(outside):
-        raise ValueError(f"channels: layer {layer!r} has {count} channels (0 to {count - 1}), got {int(outside[0])}")
-    return wanted.long().expand(n)
-
-
-def _positions(positions, activations: torch.Tensor, layer: str) -> torch.Tensor:
-    if activations.dim() == 2:
-        raise ValueError(f"positions: layer {layer!r} is fully connected, its units have no position; leave positions out")
-    n, limits = len(activations), torch.tensor(activations.shape[-2:], device=activations.device)
-    try:
-        wanted = torch.as_tensor(positions, device=activations.device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"positions must be (row, column) or one pair per image, got {positions!r}") from error
-    if wanted.is_floating_point() or wanted.shape not in ((2,), (n, 2)):
-        raise ValueError(f"positions must be integers, (row, column) or ({n}, 2), got shape {tuple(wanted.shape)}")
-    if bool(((wanted < 0) | (wanted >= limits)).any()):
-        raise ValueError(f"positions: the maps of layer {layer!r} are {limits[0]}x{limits[1]}, got {wanted.tolist()}")
-    return wanted.long().expand(n, 2)

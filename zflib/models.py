@@ -209,6 +209,13 @@ def zfnet56(num_classes: int = 200, *, batch_norm: bool = False) -> ZFNet:
     return ZFNet(num_classes, geometry=ZFNET56, batch_norm=batch_norm)
 
 
+def device() -> torch.device:
+    """The fastest device here: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def shipped() -> list[str]:
     """Names that `load` knows: the networks in data/ with a model card beside their weights."""
     return sorted(card.stem for card in files.SHIPPED.glob("*.json") if card.with_suffix(".pt").exists())

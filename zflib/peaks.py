@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .checks import check_layer, layer_path
-from .tape import Step, Tape, Unsupported, record
+from .checks import check_images, check_layer, check_positions, layer_path
+from .steps import Step
+from .tape import Tape, Unsupported, record
 
 
 def receptive_field(net: nn.Module, layer: str, position, *, size: int | None = None) -> tuple[int, int, int, int]:
@@ -14,21 +15,21 @@ def receptive_field(net: nn.Module, layer: str, position, *, size: int | None = 
 
     Bottom and right are exclusive; the box is not clipped, so it may begin above or left of the image.
     Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is the
-    input's side, by default the network's own crop, 224 for other networks.
+    input's side, by default the network's own crop, 224 for other networks. A fully connected unit sees it all.
     """
     check_layer(net, layer)
     side = size or getattr(getattr(net, "geometry", None), "crop", 224)
-    first = next(net.parameters())
-    conv = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
-    blank = torch.zeros(1, conv.in_channels, side, side, device=first.device, dtype=first.dtype)
-    tape = record(net, blank, layer_path(net, layer))
+    tape = record(net, _blank(net, side), layer_path(net, layer))
     if tape.activations.dim() != 4:
         return 0, 0, side, side  # a fully connected unit sees the whole image
-    row, column = (int(p) for p in position)
-    height, width = tape.activations.shape[-2:]
-    if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"position ({row}, {column}) is outside the {height}x{width} maps of layer {layer!r}")
+    tape.check()
+    row, column = check_positions(position, tape.activations, layer)[0].tolist()
     return _trace(tape, row, column)
+
+
+def _blank(net: nn.Module, side: int) -> torch.Tensor:
+    conv = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    return check_images(torch.zeros(1, conv.in_channels if conv else 3, side, side), net)
 
 
 def _trace(tape: Tape, row: int, column: int) -> tuple[int, int, int, int]:
@@ -44,15 +45,24 @@ def _trace(tape: Tape, row: int, column: int) -> tuple[int, int, int, int]:
 def _source(step: Step, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """The box of the step's input that `box` of its output was computed from."""
     v = step.values
-    if step.kind in ("rectify", "scale", "pass", "add", "cat"):
+    unmoved = step.kind == "reshape" and step.shape[-2:] == v["size"][-2:]
+    if step.kind in ("rectify", "scale", "pass", "add", "cat") or unmoved:
         return box
-    if step.kind == "filter" or "kernel" in v:
-        kernel = v["weight"].shape[-2:] if step.kind == "filter" else v["kernel"]
-        (sy, sx), (py, px), (dy, dx) = v["stride"], v["padding"], v["dilation"]
-        top, left, bottom, right = box
-        return (top * sy - py, left * sx - px,
-                (bottom - 1) * sy - py + dy * (kernel[0] - 1) + 1, (right - 1) * sx - px + dx * (kernel[1] - 1) + 1)  # fmt: skip
-    raise Unsupported(f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}")
+    if step.kind != "filter" and not {"kernel", "adaptive"} & v.keys():
+        raise Unsupported(f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}")
+    starts, ends = zip(_side(step, 0, box[0], box[2]), _side(step, 1, box[1], box[3]))
+    return (*starts, *ends)
+
+
+def _side(step: Step, axis: int, start: int, end: int) -> tuple[int, int]:
+    """[start, end) of the step's output along rows (axis 0) or columns (1), traced to its input."""
+    v = step.values
+    if "adaptive" in v:
+        before, after = v["size"][axis - 2], step.shape[axis - 2]
+        return start * before // after, -(-end * before // after)
+    kernel = v["weight"].shape[axis - 2] if step.kind == "filter" else v["kernel"][axis]
+    stride, padding, dilation = v["stride"][axis], v["padding"][axis], v["dilation"][axis]
+    return start * stride - padding, (end - 1) * stride - padding + dilation * (kernel - 1) + 1
 
 
 def _union(a: tuple | None, b: tuple) -> tuple[int, int, int, int]:

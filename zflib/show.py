@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from PIL import Image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 GREY = 128
 DIVERGING = "RdBu_r"  # readable for the colour-blind; white is zero
 SEQUENTIAL = "viridis"
+ORANGE = "#ff7f0e"  # of frames: stands out on photographs, on grey and on viridis
 
 
 def style() -> None:
@@ -37,7 +43,10 @@ def _numbers(values) -> np.ndarray:
 
 
 def image_pixels(image, net: nn.Module | None = None) -> np.ndarray:
-    """(H,W,3) uint8 from one image: a (3,H,W) tensor in the units of `net`, or a PIL image or uint8 array as it is."""
+    """(H,W,3) uint8 from one image: a (3,H,W) tensor in the units of `net`, or a PIL image or uint8 array as it is.
+
+    For a network without `denormalise` the tensor's own range is shown as black to white.
+    """
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"))
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
@@ -45,8 +54,13 @@ def image_pixels(image, net: nn.Module | None = None) -> np.ndarray:
     if not isinstance(image, torch.Tensor) or image.dim() != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"image must be one (3,H,W) tensor, a PIL image or a uint8 array, got {_what(image)}")
     if net is not None:
-        image = net.denormalise(image.to(net.mean))
+        image = net.denormalise(image.to(net.mean)) if hasattr(net, "denormalise") else _stretched(image)
     return _numbers(image).clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
+
+
+def _stretched(image: torch.Tensor) -> torch.Tensor:
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low).clamp(min=1e-12) * 255
 
 
 def _what(value) -> str:
@@ -105,6 +119,98 @@ def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2, backgr
     return sheet
 
 
+# --- pictures composed of pictures: no matplotlib, a few milliseconds --------------------------------------------------
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes inside matplotlib; unlike PIL's own font it has accents, dashes and the times sign."""
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def fit(pixels: np.ndarray, side: int, *, smooth: bool = False, background: int = 255) -> np.ndarray:
+    """(side,side,3) uint8: the picture as large as fits (see `upscale`), centred."""
+    pixels = upscale(pixels, side, smooth=smooth)
+    height, width = pixels.shape[:2]
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.full((side, side, 3), background, np.uint8)
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def framed(pixels: np.ndarray, box: Sequence[float], *, scale: float = 1, colour: str = ORANGE) -> np.ndarray:
+    """The picture with a frame around box = (top, left, bottom, right), in pixels `scale` times larger than its own.
+
+    The frame lies just outside the box, keeps within the picture and is never smaller than 8 pixels.
+    """
+    height, width = pixels.shape[:2]
+    (top, bottom), (left, right) = (_frame_side(box[i] * scale, box[i + 2] * scale, n) for i, n in ((0, height), (1, width)))
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((left, top, right, bottom), outline="black", width=4)
+    draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=2)
+    return np.array(image)
+
+
+def _frame_side(start: float, stop: float, size: int) -> tuple[int, int]:
+    grow = max(2.0, (8 - (stop - start)) / 2)
+    return max(0, min(round(start - grow), size - 9)), min(size - 1, max(round(stop + grow) - 1, 8))
+
+
+def caption(pixels: np.ndarray, text: str, *, size: int = 13, lines: int | None = None) -> np.ndarray:
+    """The picture with `text` in black above it, `size` pixels high, broken into `lines` (default: as many as it needs)."""
+    rows = len(_wrapped(text, pixels.shape[1], size)) if lines is None else lines
+    return np.concatenate([_strip(text, pixels.shape[1], size, rows), pixels])
+
+
+@lru_cache(maxsize=256)
+def _strip(text: str, width: int, size: int, lines: int) -> np.ndarray:
+    strip = Image.new("RGB", (width, lines * (size + 5) + 3), "white")
+    draw = ImageDraw.Draw(strip)
+    for i, row in enumerate(_wrapped(text, width, size)):
+        draw.text((0, i * (size + 5)), row, fill="black", font=_font(size))
+    return np.asarray(strip)
+
+
+@lru_cache(maxsize=256)
+def _wrapped(text: str, width: int, size: int) -> list[str]:
+    rows = [""]
+    for word in text.split():
+        longer = f"{rows[-1]} {word}".strip()
+        if rows[-1] and _font(size).getlength(longer) > width:
+            rows.append(word)
+        else:
+            rows[-1] = longer
+    return rows
+
+
+def beside(pictures: Sequence[np.ndarray], titles: Sequence[str] = (), *, gap: int = 12, size: int = 13) -> np.ndarray:
+    """One (H,W,3) uint8 row of pictures, their upper edges aligned, each with its title above it."""
+    if not len(pictures):
+        raise ValueError("pictures is empty; give at least one (H,W,3) uint8 array")
+    if len(titles) not in (0, len(pictures)):
+        raise ValueError(f"titles has {len(titles)} entries for {len(pictures)} pictures; give one each, or none")
+    if len(titles):
+        lines = max(len(_wrapped(text, picture.shape[1], size)) for text, picture in zip(titles, pictures))
+        pictures = [caption(picture, text, size=size, lines=lines) for picture, text in zip(pictures, titles)]
+    width = sum(picture.shape[1] + gap for picture in pictures) - gap
+    row, left = np.full((max(len(picture) for picture in pictures), width, 3), 255, np.uint8), 0
+    for picture in pictures:
+        row[: picture.shape[0], left : left + picture.shape[1]] = picture
+        left += picture.shape[1] + gap
+    return row
+
+
+def axes_pixels(figure: Figure | Axes) -> np.ndarray:
+    """(H,W,3) uint8 of a finished matplotlib figure, for frames drawn ahead of time; the figure is closed."""
+    figure = figure.figure if isinstance(figure, Axes) else figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return pixels
+
+
 # --- pictures on axes ------------------------------------------------------------------------------------------------
 
 
@@ -130,10 +236,10 @@ def photo(image, ax: Axes | None = None, *, net: nn.Module | None = None, title:
     return ax
 
 
-def outline(ax: Axes, box: Sequence[int], *, colour: str = "#ff7f0e") -> Axes:
+def outline(ax: Axes, box: Sequence[int], *, colour: str = ORANGE) -> Axes:
     """Draw box = (top, left, bottom, right), in pixels of the picture on `ax`; what lies outside it is not shown."""
     top, left, bottom, right = box
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, lw=2, ec=colour))
+    ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, lw=2, ec=colour, zorder=3))
     return ax
 
 

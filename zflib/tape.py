@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from . import steps
 from .models import ResponseNorm
+from .steps import Call, Step
 
 
 class Unsupported(NotImplementedError, ValueError):
     """The network holds an operation for which the paper gives no way down."""
-
-
-@dataclass
-class Step:
-    """One recorded operation; `inputs` are the places of the earlier steps whose output it took."""
-
-    kind: str  # "image", "filter", "rectify", "pool", "scale", "weights", "pass", "reshape", "add", "cat", "linear", …
-    inputs: tuple[int, ...]
-    shape: torch.Size
-    values: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -33,6 +29,25 @@ class Tape:
 
     steps: list[Step]
     activations: torch.Tensor
+
+    def used(self) -> Iterator[Step]:
+        """The steps that the layer depends on, from the layer down."""
+        wanted = {len(self.steps) - 1}
+        for place in range(len(self.steps) - 1, -1, -1):
+            if place in wanted:
+                wanted.update(self.steps[place].inputs)
+                yield self.steps[place]
+
+    def check(self) -> None:
+        """Unsupported, with its name, if an operation on the way from the images to the layer has no way down."""
+        refused = [step.values for step in self.used() if step.kind == "refused"]
+        if refused:
+            first = refused[-1]  # the others only took what it gave
+            where = f" in module {first['where']}" if first.get("where") else ""
+            raise Unsupported(
+                f"net: it uses {first['name']!r}{where}, for which a deconvnet has no rule; "
+                "choose a layer before it, or a network without it"
+            )
 
     def chain(self) -> list[Step] | None:
         """The steps from image to layer if each feeds only the next one, None for a network that branches."""
@@ -46,18 +61,14 @@ class Tape:
         return chain[::-1]
 
 
-#: Operations that are linear in one argument and treat every image alike: autograd transposes them exactly.
-LINEAR = {
-    "avg_pool2d", "_adaptive_avg_pool2d", "mean", "sum", "constant_pad_nd", "reflection_pad2d", "replication_pad2d",
-    "slice", "permute", "transpose", "split", "split_with_sizes", "upsample_nearest2d", "upsample_bilinear2d",
-    "pixel_shuffle", "mul", "div", "neg", "channel_shuffle", "native_channel_shuffle",
-}  # fmt: skip
-SAME = {"clone", "detach", "alias", "_to_copy", "lift_fresh"}
-RESHAPE = {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze"}
-POOLS = {"max_pool2d_with_indices", "adaptive_max_pool2d"}
-BATCH_NORMS = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit",
-               "_native_batch_norm_legit_no_training", "_batch_norm_no_update"}  # fmt: skip
-SKIPPED = (ResponseNorm, nn.LocalResponseNorm)
+SKIPPED = (ResponseNorm.forward, nn.LocalResponseNorm.forward)
+#: Operations that ask a tensor only for its shape and type.
+SHAPE_ONLY = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+              "new_empty", "new_empty_strided", "new_full"}  # fmt: skip
+#: Those that take another tensor's shape or type.
+LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
+#: Ways to take numbers out of a tensor that torch's dispatcher does not see.
+READS = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"}
 REFUSED = tuple(
     getattr(nn, name) for name in (
         "GELU", "LeakyReLU", "ReLU6", "PReLU", "RReLU", "ELU", "CELU", "SELU", "SiLU", "Mish", "Hardswish",
@@ -67,189 +78,191 @@ REFUSED = tuple(
 )  # fmt: skip
 
 
-class _Reached(Exception):
-    """Ends the forward pass once the layer has been computed."""
+class _Reached(BaseException):
+    """Ends the forward pass once the layer has been computed; no network may catch it."""
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
     """Sees every tensor operation of a forward pass and notes how it depends on the images.
 
     At this level a ReLU is a ReLU, however the network wrote it: module, function, method, in place or not.
+    A tensor's place on the tape holds until its memory is written to, through whichever tensor.
     """
 
     def __init__(self, images: torch.Tensor, *, masks: bool):
         super().__init__()
-        self.batch, self.masks = len(images), masks
-        self.steps = [Step("image", (), images.shape)]
-        self.skipping = False
-        self.where = ""
-        images._place = 0
+        self.masks, self.skipping, self.modules = masks, False, []
+        self.steps: list[Step] = []
+        self.places = WeakTensorKeyDictionary()  # tensor -> (place, writes to its memory until then)
+        self.writes: dict[StorageWeakRef | int, int] = {}  # for memory that holds something computed from the images
+        self.writers: dict[StorageWeakRef | int, str] = {}  # the last operation that wrote to it
+        self.append(Step("image", (), images.shape), images)
+
+    def append(self, step: Step, out: torch.Tensor) -> None:
+        """The step gets the next place on the tape, and `out` stands for it."""
+        if step.kind == "refused" and self.modules:
+            path, module = self.modules[-1]
+            step.values["where"] = f"{path!r} ({type(module).__name__})" if path else ""
+        self.places[out] = len(self.steps), self.writes.setdefault(_memory(out), 0)
+        self.steps.append(step)
+
+    def refuse(self, name: str, out: torch.Tensor) -> None:
+        self.append(Step("refused", (), out.shape, {"name": name}), out)
+
+    def depends(self, tensor) -> bool:
+        """Whether something computed from the images is in this tensor, or in the memory behind it."""
+        return isinstance(tensor, torch.Tensor) and (tensor in self.places or _memory(tensor) in self.writes)
+
+    def place(self, tensor: torch.Tensor) -> int:
+        """The place of a tensor on the tape; one that was changed behind its back is refused."""
+        place, writes = self.places.get(tensor, (None, None))
+        memory = _memory(tensor)
+        if writes is None or writes != self.writes[memory]:
+            writer = self.writers.get(memory, "view")
+            self.refuse(f"{writer} through another view of the same memory", tensor)
+            place, _ = self.places[tensor]
+        return place
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self.skipping or not self._depends((*args, *kwargs.values())):
+        if self.skipping or not any(map(self.depends, tree_leaves((args, kwargs)))):
             return func(*args, **kwargs)
-        name = func.overloadpacket.__name__
-        if name == "_mps_max_pool2d":  # this one keeps its switches to itself
-            func, name = torch.ops.aten.max_pool2d_with_indices.default, "max_pool2d_with_indices"
-        # everything that the way down needs is read before the call: an in-place operation overwrites its input
-        inputs, shapes = self._depends((*args, *kwargs.values())), [a.shape for a in args if isinstance(a, torch.Tensor)]
+        if func.overloadpacket.__name__ in SHAPE_ONLY:
+            return func(*args, **kwargs)
+        if func.overloadpacket.__name__ == "_mps_max_pool2d":  # this one keeps its switches to itself
+            func = torch.ops.aten.max_pool2d_with_indices.default
+        names = [a.name for a in func._schema.arguments]
+        given = dict(zip(names, args)) | kwargs
+        places = {name: tuple(self.place(t) for t in tree_leaves(a) if self.depends(t)) for name, a in given.items()}
+        call = Call(func, args, kwargs, places)  # before it runs: an operation in place overwrites its input
         out = func(*args, **kwargs)
-        self._note(name.rstrip("_") or name, func, inputs, shapes, args, kwargs, out)
+        self._note(call, out)
         return out
 
-    def _depends(self, args) -> tuple[int, ...]:
-        flat = [a for arg in args for a in (arg if isinstance(arg, list | tuple) else (arg,))]
-        return tuple(a._place for a in flat if isinstance(a, torch.Tensor) and hasattr(a, "_place"))
+    def _note(self, call: Call, out) -> None:
+        written = [
+            t for a in call.function._schema.arguments if a.alias_info is not None and a.alias_info.is_write
+            for t in tree_leaves(call[a.name]) if isinstance(t, torch.Tensor)
+        ]  # fmt: skip
+        for tensor in written:
+            self.writes[_memory(tensor)] = self.writes.get(_memory(tensor), 0) + 1
+            self.writers[_memory(tensor)] = call.function.overloadpacket.__name__
+        outs = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        if not outs and not written:
+            raise Unsupported(f"net: it reads numbers out of its activations ({call.name!r}); a deconvnet cannot follow")
+        for step, tensor in zip(self._steps(call, out, outs), outs):
+            self.append(step, tensor)
+        for tensor in written:
+            if not any(tensor is t for t in outs):
+                self.append(call.refused(tensor), tensor)
 
-    def _note(self, name, func, inputs, shapes, args, kwargs, out) -> None:
-        first = out[0] if isinstance(out, tuple) else out
-        if isinstance(out, list):
-            for i, part in enumerate(out):
-                self._append(self._linear(name, lambda x, i=i: func(x, *args[1:], **kwargs)[i], inputs, shapes, args, part), part)
-            return
-        if not isinstance(first, torch.Tensor) or not first.is_floating_point():
-            return
-        step = self._step(name, func, inputs, shapes, args, kwargs, first, out)
-        self._append(step, first)
-        if args[0] is first and first._is_view() and name not in RESHAPE:
-            # the tensor behind this view changed as well, in a way that is not on the tape: refuse it if it is used
-            first._base._place = self._append(self._refused(f"{name}_ on a view", first))
-
-    def _append(self, step: Step, out: torch.Tensor | None = None) -> int:
-        self.steps.append(step)
-        if out is not None:
-            out._place = len(self.steps) - 1
-        return len(self.steps) - 1
-
-    def _refused(self, name: str, out: torch.Tensor) -> Step:
-        return Step("refused", (), out.shape, {"name": name, "where": self.where})
-
-    def _step(self, name, func, inputs, shapes, args, kwargs, out, whole) -> Step:
-        single = len(inputs) == 1 and isinstance(args[0], torch.Tensor) and hasattr(args[0], "_place")
-        if name == "convolution" and single and out.dim() == 4:
-            return self._convolution(inputs, shapes[0], args, out)
-        if name == "relu":
-            mask = {"mask": out > 0} if self.masks else {}
-            return Step("rectify", inputs, out.shape, mask)
-        if name in POOLS and out.dim() == 4:
-            return self._pool(name, inputs, shapes[0], args, out, whole[1])
-        if name in BATCH_NORMS:
-            return self._batch_norm(name, inputs, args, out)
-        if name in SAME:
-            return Step("pass", inputs, out.shape)
-        if name in RESHAPE and len(out) == shapes[0][0]:
-            return Step("reshape", inputs, out.shape, {"size": shapes[0]})
-        if name in ("addmm", "mm", "linear") and len(inputs) == 1 and out.dim() == 2:
-            return self._weights(name, inputs, args, out)
-        if name in ("add", "sub"):
-            return self._add(name, inputs, shapes, args, kwargs, out)
-        if name == "cat":
-            dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-            parts = [part.shape[dim] for part in args[0]]
-            if dim % out.dim() != 0 and len(parts) == len(inputs):
-                return Step("cat", inputs, out.shape, {"dim": dim, "parts": parts})
-        return self._linear(name, lambda x: func(x, *args[1:], **kwargs), inputs, shapes, args, out)
-
-    def _convolution(self, inputs, shape, args, out) -> Step:
-        _, weight, _, stride, padding, dilation, transposed, output_padding, groups = args
-        settings = {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation), "groups": groups}
-        if transposed:  # its transpose is the plain convolution
-            return Step("convolve", inputs, out.shape, {"weight": weight, **settings})
-        return Step("filter", inputs, out.shape, {"weight": weight, "size": tuple(shape[-2:]), **settings})
-
-    def _pool(self, name, inputs, shape, args, out, switches) -> Step:
-        values = {"switches": switches, "size": tuple(shape[-2:])}
-        if name == "max_pool2d_with_indices":
-            kernel, stride, padding, dilation = (*args[1:5], *([], 0, 1)[len(args) - 2 :])[:4]
-            kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
-            values |= {"kernel": kernel, "stride": _pair(stride or kernel), "padding": padding, "dilation": dilation}
-        return Step("pool", inputs, out.shape, values)
-
-    def _batch_norm(self, name, inputs, args, out) -> Step:
-        weight, mean, variance, eps = args[1], args[3], args[4], args[-1]
-        frozen = name.endswith(("no_training", "no_update")) or args[5] is False
-        if variance is None or mean is None or not frozen:
-            return self._refused("batch normalisation with the batch's own statistics", out)
-        gain = (variance + eps).rsqrt() * (1.0 if weight is None else weight)
-        return Step("scale", inputs, out.shape, {"gain": gain.view(1, -1, *[1] * (out.dim() - 2))})
-
-    def _weights(self, name, inputs, args, out) -> Step:
-        x, weight = (args[1], args[2]) if name == "addmm" else (args[0], args[1])
-        if not hasattr(x, "_place"):
-            return self._refused(name, out)
-        return Step("weights", inputs, out.shape, {"weight": weight.T if name == "linear" else weight})
-
-    def _add(self, name, inputs, shapes, args, kwargs, out) -> Step:
-        if any(isinstance(a, torch.Tensor) and hasattr(a, "_place") and a.shape != out.shape for a in args[:2]):
-            return self._refused(f"{name} of unequal shapes", out)
-        sign = kwargs.get("alpha", 1) * (-1 if name == "sub" else 1)
-        shares = [1, sign] if len(inputs) == 2 else [1 if hasattr(args[0], "_place") else sign]
-        return Step("add", inputs, out.shape, {"shares": shares})
-
-    def _linear(self, name, function: Callable, inputs, shapes, args, out) -> Step:
-        alone = len(inputs) == 1 and isinstance(args[0], torch.Tensor) and hasattr(args[0], "_place")
-        moved = args[1] if name == "permute" else args[1:3] if name == "transpose" else ()
-        if moved and (moved[0] % out.dim() != 0) == (name == "permute") or name == "transpose" and 0 in moved:
-            return self._refused(f"{name} of the batch", out)
-        constants = [a for a in args[1:] if isinstance(a, torch.Tensor) and a.dim() == out.dim() and len(a) > 1]
-        if name not in LINEAR or not alone or constants or out.dim() < 2 or len(out) != self.batch:
-            return self._refused(name, out)
-        return Step("linear", inputs, out.shape, {"function": function, "size": shapes[0]})
+    def _steps(self, call: Call, out, outs: list[torch.Tensor]) -> list[Step]:
+        if not outs or isinstance(out, list):
+            return steps.pieces(call, outs)
+        step = steps.translate(call, outs[0], tuple(outs[1:]))
+        if step.kind == "rectify" and self.masks:
+            step.values["mask"] = outs[0] > 0
+        return [step] + [call.refused(other, f"another result of {call.name}") for other in outs[1:]]
 
 
-def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+class _Guard(TorchFunctionMode):
+    """Notices results that were computed from the images without the recorder seeing how."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs, name, recorder = kwargs or {}, getattr(func, "__name__", str(func)), self.recorder
+        out = func(*args, **kwargs)
+        leaves = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        if recorder.skipping or name in SHAPE_ONLY | LIKE or not (leaves or name in READS):
+            return out
+        if any(map(recorder.depends, tree_leaves((args, kwargs)))):
+            if name in READS:
+                raise Unsupported(f"net: it reads numbers out of its activations ({name!r}); a deconvnet cannot follow")
+            for tensor in leaves:
+                if not recorder.depends(tensor):
+                    recorder.refuse(name, tensor)
+        return out
 
 
-def refuse_modules(net: nn.Module) -> None:
-    """Name the first module for which the deconvnet has no rule (GELU, LeakyReLU, attention, …)."""
+def _memory(tensor: torch.Tensor) -> StorageWeakRef | int:
+    """What tensors share that are views of one another."""
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):  # sparse and opaque tensors have no storage
+        return id(tensor)
+
+
+def check_network(net: nn.Module) -> None:
+    """Unsupported, with its path, at the first module that has no rule (GELU, attention, …) or cannot be watched."""
     for path, module in net.named_modules():
+        where = f"net: module {path!r}" if path else "net"
         if isinstance(module, REFUSED):
             raise Unsupported(
-                f"net: module {path or 'itself'!r} is a {type(module).__name__}, for which a deconvnet has no rule; "
+                f"{where} is a {type(module).__name__}, for which a deconvnet has no rule; "
                 "the way down is defined for ReLU networks only"
             )
+        if isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
+            raise Unsupported(f"{where} is compiled ({type(module).__name__}); pass the Python module it was made from")
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(f"{where} has no weights yet ({type(module).__name__}); run the network once on your images")
 
 
 @contextmanager
-def _prepared(net: nn.Module, recorder: _Recorder, target: nn.Module, keep: Callable):
-    """Evaluation mode and hooks while recording; afterwards the network is exactly as it was found."""
+def plain(device: torch.device):
+    """Nothing but the arithmetic, whatever the caller's modes: no gradients, no autocast, no inference tensors."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def _unchanged(net: nn.Module):
+    """Evaluation mode inside; afterwards every mode and buffer is as it was found."""
     modes = [(module, module.training) for module in net.modules()]
-    handles = []
-    for path, module in net.named_modules():
-        handles.append(module.register_forward_pre_hook(_entering(recorder, path, module)))
-        if isinstance(module, SKIPPED):
-            handles.append(module.register_forward_hook(_skipped(recorder)))
-    handles.append(target.register_forward_hook(keep))
+    buffers = [(m, name, b, b.clone()) for m in net.modules() for name, b in m._buffers.items() if b is not None]
     try:
         for module, _ in modes:
             module.training = False
         yield
     finally:
-        for handle in handles:
-            handle.remove()
         for module, mode in modes:
             module.training = mode
+        for module, name, buffer, content in buffers:
+            module._buffers[name] = buffer
+            if not torch.equal(buffer, content):
+                buffer.copy_(content)
 
 
-def _entering(recorder: _Recorder, path: str, module: nn.Module) -> Callable:
-    def hook(_, inputs):
-        recorder.where = path
-        recorder.skipping = isinstance(module, SKIPPED)
+@contextmanager
+def _hooked(net: nn.Module, recorder: Recorder, target: nn.Module, keep: Callable):
+    """Hooks that tell the recorder where it is, skip response normalisation, and end at the target."""
+    with ExitStack() as handles:
+        for path, module in net.named_modules():
+            enter, leave = _hooks(recorder, path, module)
+            handles.callback(module.register_forward_pre_hook(enter).remove)
+            handles.callback(module.register_forward_hook(leave, prepend=True, with_kwargs=True).remove)
+        handles.callback(target.register_forward_hook(keep).remove)
+        yield
 
-    return hook
 
+def _hooks(recorder: Recorder, path: str, module: nn.Module) -> tuple[Callable, Callable]:
+    skipped = type(module).forward in SKIPPED and "forward" not in vars(module)
 
-def _skipped(recorder: _Recorder) -> Callable:
-    """Response normalisation leaves one step that passes the signal on unchanged (section 2.1)."""
+    def enter(_, args):
+        recorder.modules.append((path, module))
+        recorder.skipping = skipped
 
-    def hook(_, inputs, out):
-        recorder.skipping = False
-        if hasattr(inputs[0], "_place"):
-            recorder._append(Step("pass", (inputs[0]._place,), out.shape), out)
+    def leave(_, args, kwargs, out):
+        recorder.modules.pop()
+        if skipped:  # one step that passes the signal on unchanged (section 2.1)
+            recorder.skipping = False
+            (maps,) = (*args, *kwargs.values())
+            if recorder.depends(maps):
+                recorder.append(Step("pass", (recorder.place(maps),), out.shape), out)
 
-    return hook
+    return enter, leave
 
 
 def record(net: nn.Module, images: torch.Tensor, layer: str, *, masks: bool = False) -> Tape:
@@ -258,23 +271,30 @@ def record(net: nn.Module, images: torch.Tensor, layer: str, *, masks: bool = Fa
     Switches are always kept; where each ReLU was open only with `masks=True`. A module that is used
     more than once is taken at its first use. Bad shapes raise ValueError with torch's own reason.
     """
-    images = images.detach().clone()  # the places are written onto our copy, never onto the caller's tensor
-    recorder, found = _Recorder(images, masks=masks), {}
+    check_network(net)
+    found: list[Tape] = []
 
-    def keep(_, inputs, out):
-        if not isinstance(out, torch.Tensor) or not hasattr(out, "_place"):
-            raise Unsupported(f"layer {layer!r} does not give a tensor computed from the images")
-        found["activations"], found["place"] = out.clone(), out._place
+    def keep(_, args, out):
+        if not recorder.depends(out) or not out.is_floating_point():
+            raise Unsupported(f"layer {layer!r} does not give a tensor of numbers computed from the images")
+        place = recorder.place(out)
+        found.append(Tape(recorder.steps[: place + 1], out))
         raise _Reached
 
-    try:
-        with torch.no_grad(), _prepared(net, recorder, net.get_submodule(layer), keep), recorder:
-            net(images)
-    except _Reached:
-        return Tape(recorder.steps[: found["place"] + 1], found["activations"])
-    except RuntimeError as error:
-        if isinstance(error, NotImplementedError):
-            raise
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"images of shape {tuple(images.shape)} do not fit this network: {reason}") from error
+    with plain(images.device):
+        images = images.clone()  # a network that works in place does so on our copy
+        recorder = Recorder(images, masks=masks)
+        try:
+            with _unchanged(net), _hooked(net, recorder, net.get_submodule(layer), keep), _Guard(recorder), recorder:
+                net(images)
+        except _Reached:
+            return Tape(found[0].steps, found[0].activations.clone())
+        except RuntimeError as error:
+            if isinstance(error, Unsupported):
+                raise
+            reason = str(error).split("\n")[0]
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} do not fit this network ({reason}); "
+                "crop or resize them to the size it takes"
+            ) from error
     raise ValueError(f"layer {layer!r} took no part in the forward pass; choose a layer that the network uses")

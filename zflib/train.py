@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class Recipe:
     linear_init: str = "normal"  # "normal": init_std; "he": torch's own scale
     batch_norm: bool = False
     renormalise: float | None = 0.1  # RMS radius of the conv filters
+    ring_limit: float | None = None  # most energy that a conv1 filter may hold at the highest frequencies, as a share
     scale: float = 1.0  # inputs are (pixels - mean) / scale
     mirror: bool = True
     seed: int = 0
@@ -45,7 +47,7 @@ RECIPES = {
     "paper": Recipe(),
     "modern": Recipe(
         epochs=5, lr=0.08, nesterov=True, schedule="one-cycle", warmup=0.15, dropout=0.1,
-        linear_init="he", batch_norm=True, renormalise=None, scale=60.0,
+        linear_init="he", batch_norm=True, renormalise=None, ring_limit=0.12, scale=60.0,
     ),
 }  # fmt: skip
 
@@ -88,16 +90,37 @@ def fold(net: models.ZFNet) -> models.ZFNet:
     return folded.eval()
 
 
+def _outer_ring(side: int, device=None) -> torch.Tensor:
+    """(k,k) which frequencies of a k x k FFT are the highest: the outer ring."""
+    frequency = torch.fft.fftfreq(side, d=1 / side, device=device).abs().round()
+    return torch.maximum(frequency[:, None], frequency[None, :]) == side // 2
+
+
 def outer_ring_share(conv: nn.Conv2d) -> float:
     """Share of a layer's filter energy at the highest frequencies: the outer ring of the filters' FFT.
 
     0 for smooth filters, 24/49 = 0.49 for white noise in a 7x7 filter.
     """
     power = torch.fft.fft2(conv.weight.detach().float()).abs().square()
-    k = power.shape[-1]
-    frequency = torch.fft.fftfreq(k, d=1 / k).abs().round()
-    outer = torch.maximum(frequency[:, None], frequency[None, :]) == k // 2
-    return float(power[..., outer].sum() / power.sum())
+    return float(power[..., _outer_ring(power.shape[-1], power.device)].sum() / power.sum())
+
+
+def limit_ring(conv: nn.Conv2d, share: float) -> None:
+    """Scale down, in place, the highest frequencies of every filter that has more than `share` of its energy there.
+
+    Every picture that a deconvnet draws is made of these filters, and a few fine gratings or noise that training
+    never washed out would cover it. Like the RMS renormalisation of section 3, it only touches filters beyond the limit.
+    """
+    with torch.no_grad():
+        spectrum = torch.fft.fft2(conv.weight.float())
+        ring, power = _outer_ring(spectrum.shape[-1], spectrum.device), spectrum.abs().square()
+        outer = power[..., ring].sum(dim=(1, 2))
+        inner = power.sum(dim=(1, 2, 3)) - outer
+        gain = (share / (1 - share) * inner / outer.clamp(min=1e-20)).sqrt().clamp(max=1.0)
+        conv.weight.copy_(torch.fft.ifft2(torch.where(ring, gain.view(-1, 1, 1, 1), 1.0) * spectrum).real)
+
+
+SAVE_EVERY = 240.0  # seconds between two checkpoints within an epoch
 
 
 @dataclass
@@ -136,7 +159,7 @@ def learning_rate(recipe: Recipe, progress: Progress, steps_per_epoch: int) -> f
     done = (progress.epoch * steps_per_epoch + progress.step) / (recipe.epochs * steps_per_epoch)
     if done < recipe.warmup:
         return recipe.lr * (0.04 + 0.96 * done / recipe.warmup)
-    return recipe.lr * 0.5 * (1 + np.cos(np.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
 
 
 def epoch_plan(images: Images, recipe: Recipe, epoch: int):
@@ -179,14 +202,18 @@ def save_atomically(value, path: Path) -> None:
 def _save(path: Path, net, optimiser, progress: Progress) -> None:
     state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "progress": asdict(progress),
              "rng": torch.get_rng_state()}  # fmt: skip
+    if net.mean.is_cuda:
+        state["cuda_rng"] = torch.cuda.get_rng_state(net.mean.device)
     save_atomically(state, path)
 
 
 def _resume(path: Path, net, optimiser) -> Progress:
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     net.load_state_dict(state["net"])
     optimiser.load_state_dict(state["optimiser"])
     torch.set_rng_state(state["rng"])
+    if net.mean.is_cuda and "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"], net.mean.device)
     return Progress(**state["progress"])
 
 
@@ -202,22 +229,26 @@ def _train_epoch(net, optimiser, images: Images, recipe: Recipe, progress: Progr
     steps = len(order) // recipe.batch
     saved = time.monotonic()
     bar = tqdm(range(progress.step, steps), initial=progress.step, total=steps, desc=f"epoch {progress.epoch + 1}",
-               mininterval=10, leave=False)  # fmt: skip
+               disable=None, leave=False)  # fmt: skip
+    device = net.mean.device
     for step in bar:
         chosen = slice(step * recipe.batch, (step + 1) * recipe.batch)
         pixels = images.batch(order[chosen], corners[chosen], mirrored[chosen])
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, progress, steps)
-        loss = F.cross_entropy(net(net.normalise(pixels)), images.labels[order[chosen]])
+        labels = images.labels[order[chosen]].to(device)
+        loss = F.cross_entropy(net(net.normalise(pixels.to(device))), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if recipe.renormalise is not None:
             renormalise(net, recipe.renormalise)
+        if recipe.ring_limit is not None:
+            limit_ring(net.conv1, recipe.ring_limit)
         progress.step = step + 1
-        progress.loss = 0.98 * progress.loss + 0.02 * float(loss) if progress.loss else float(loss)
+        progress.loss = 0.98 * progress.loss + 0.02 * loss.item() if progress.loss else loss.item()
         bar.set_postfix(loss=f"{progress.loss:.3f}")
-        if time.monotonic() - saved > 240:
+        if time.monotonic() - saved > SAVE_EVERY:
             save()
             saved = time.monotonic()
 
@@ -225,7 +256,8 @@ def _train_epoch(net, optimiser, images: Images, recipe: Recipe, progress: Progr
 def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe, out: Path) -> None:
     """Train `net` in place and keep in `out`: checkpoint.pt, log.jsonl (a line per epoch) and epochNNN.pt.
 
-    Called again with the same `out` it continues from the checkpoint, bit for bit on the same machine.
+    Called again with the same `out` it continues from the checkpoint, bit for bit on the same machine with the
+    same number of threads. The snapshots are folded (no batch normalisation) and in half precision.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -238,17 +270,47 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
     while progress.epoch < recipe.epochs:
         started, first = time.monotonic(), progress.step
         _train_epoch(net, optimiser, images, recipe, progress, lambda: _save(checkpoint, net, optimiser, progress))
-        seconds, steps = time.monotonic() - started, progress.step - first
+        speed = (progress.step - first) * recipe.batch / (time.monotonic() - started)
         scores = accuracy(net, validation)
         _anneal(recipe, progress, scores["top1"])
         progress.epoch, progress.step = progress.epoch + 1, 0
-        row = {"epoch": progress.epoch, "loss": progress.loss, **scores, "ring": outer_ring_share(fold(net).conv1),
-               "images_per_second": steps * recipe.batch / max(seconds, 1e-9)}  # fmt: skip
-        print(json.dumps(row), flush=True)
-        with open(out / "log.jsonl", "a") as log:
-            log.write(json.dumps(row) + "\n")
-        save_atomically({k: v.half() for k, v in fold(net).state_dict().items()}, out / f"epoch{progress.epoch:03d}.pt")
+        _log(out / "log.jsonl", {"epoch": progress.epoch, "loss": round(progress.loss, 4), **scores,
+             "ring": round(outer_ring_share(fold(net).conv1), 4), "images_per_second": round(speed, 1)})  # fmt: skip
+        save_atomically(half(fold(net)), out / f"epoch{progress.epoch:03d}.pt")
         _save(checkpoint, net, optimiser, progress)
+
+
+def half(net: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights in half precision: as they are shipped."""
+    return {key: value.half() for key, value in net.state_dict().items()}
+
+
+def _log(path: Path, row: dict) -> None:
+    print(json.dumps(row), flush=True)
+    before = path.read_text().splitlines() if path.exists() else []
+    rows = [line for line in before if json.loads(line)["epoch"] < row["epoch"]]  # an epoch that was run again
+    files.write_atomically(path, ("\n".join([*rows, json.dumps(row)]) + "\n").encode())
+
+
+def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, command: str) -> dict:
+    """Fold, save `out`/final.pt and .json, and measure what was saved: centre crop and ten-crop. Returns the card."""
+    curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    card = {
+        "name": out.name, "data": "Tiny ImageNet-200, 100,000 training images; accuracy on its 10,000 validation images",
+        "recipe": asdict(recipe), "command": command, "seed": recipe.seed, "epochs": progress_epochs(curve),
+        "conv1_outer_ring_share": outer_ring_share(fold(net).conv1), "curve": curve,
+    }  # fmt: skip
+    models.save(fold(net), out / "final", card)
+    shipped = models.load_file(out / "final.pt").to(net.mean.device)
+    card["accuracy"] = {"centre crop": accuracy(shipped, validation),
+                        "ten-crop": accuracy(shipped, validation, ten_crop=True, batch=50)}  # fmt: skip
+    models.save(shipped, out / "final", card)
+    return card
+
+
+def progress_epochs(curve: list[dict]) -> int:
+    """How many epochs a logged curve covers."""
+    return max((row["epoch"] for row in curve), default=0)
 
 
 def _anneal(recipe: Recipe, progress: Progress, top1: float) -> None:
@@ -258,7 +320,7 @@ def _anneal(recipe: Recipe, progress: Progress, top1: float) -> None:
         progress.lr, progress.stalled = progress.lr / 10, 0
 
 
-def main(arguments: list[str] | None = None) -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zflib.train", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="modern")
     parser.add_argument("--data", type=Path, required=True, help="a folder that holds Tiny ImageNet-200")
@@ -266,20 +328,35 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="torch threads; resuming is bit-exact for the same number")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--device", help="cuda, mps or cpu; by default the fastest that is here")
+    parser.add_argument("--measure", metavar="NAME", help="train nothing: print the accuracy of a shipped network")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
+    device = torch.device(options.device or models.device())
     recipe = replace(RECIPES[options.recipe], seed=options.seed)
     recipe = replace(recipe, epochs=options.epochs) if options.epochs else recipe
+    crop = models.ZFNET56.crop
+    validation = Images(*data.tiny_imagenet(options.data, "val")[:2], crop)
+    if options.measure:
+        net = models.load(options.measure).to(device)
+        for name, ten in (("centre crop", False), ("ten-crop", True)):
+            print(name, accuracy(net, validation, ten_crop=ten, batch=50 if ten else 250))
+        return
     torch.manual_seed(recipe.seed)
     net = models.zfnet56(batch_norm=recipe.batch_norm)
-    crop = net.geometry.crop
     pixels, labels, net.wnids = data.tiny_imagenet(options.data, "train")
-    validation = Images(*data.tiny_imagenet(options.data, "val")[:2], crop)
-    sample = torch.from_numpy(np.array(pixels[:: max(1, len(pixels) // 5000)])).float()
-    net.mean.copy_(sample.mean(dim=(0, 2, 3)).view(3, 1, 1))
+    net.classes = data.class_names(options.data, net.wnids)
+    net.mean.copy_(torch.from_numpy(np.array(pixels[::20])).float().mean(dim=(0, 2, 3)).view(3, 1, 1))
     net.scale.fill_(recipe.scale)
-    train(net, Images(pixels, labels, crop), validation, recipe, options.out)
+    train(net.to(device), Images(pixels, labels, crop), validation, recipe, options.out)
+    command = f"python -m zflib.train --recipe {options.recipe} --epochs {recipe.epochs} --seed {recipe.seed}"
+    card = finish(net, validation, recipe, options.out, f"{command} --data tiny-imagenet-200 --out {options.out.name}")
+    print(json.dumps(card["accuracy"]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from .tape import Step, Tape
+from .steps import Step
+from .tape import Tape
 
 if TYPE_CHECKING:
     from .deconv import Deconvnet
@@ -26,13 +27,24 @@ class Seeds:
     channels: torch.Tensor
     positions: torch.Tensor
 
+    def __getitem__(self, some: torch.Tensor) -> Seeds:
+        return Seeds(self.values[some], self.owners[some], self.channels[some], self.positions[some])
+
     def maps(self, tape: Tape) -> torch.Tensor:
         """(B,C,h,w), 0 but for one activation each."""
-        shape, rows = tape.activations.shape, torch.arange(len(self.values), device=self.values.device)
-        maps = self.values.new_zeros(len(rows), *shape[1:])
-        where = (rows, self.channels, *self.positions.unbind(-1)) if len(shape) == 4 else (rows, self.channels)
-        maps[where] = self.values
+        rows = torch.arange(len(self.values), device=self.values.device)
+        maps = self.values.new_zeros(len(rows), *tape.activations.shape[1:])
+        maps[_index(tape, rows, self.channels, self.positions)] = self.values
         return maps
+
+
+def seeds(tape: Tape, owners: torch.Tensor, channels: torch.Tensor, positions: torch.Tensor) -> Seeds:
+    """Seeds with the values that the tape's layer has there."""
+    return Seeds(tape.activations[_index(tape, owners, channels, positions)], owners, channels, positions)
+
+
+def _index(tape: Tape, rows, channels, positions) -> tuple[torch.Tensor, ...]:
+    return (rows, channels, *positions.unbind(-1)) if tape.activations.dim() == 4 else (rows, channels)
 
 
 @dataclass
@@ -54,16 +66,16 @@ class Window:
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,h) rows and (B,w) columns of the values in the map."""
-        height, width = self.values.shape[-2:]
-        device = self.values.device
-        return self.top[:, None] + torch.arange(height, device=device), self.left[:, None] + torch.arange(width, device=device)
+        rows, columns = (torch.arange(side, device=self.values.device) for side in self.values.shape[-2:])
+        return self.top[:, None] + rows, self.left[:, None] + columns
 
     def cut(self, maps: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
         """The same windows of (N,C,H,W) maps; what lies outside repeats the border, to be met by zeros."""
         rows, columns = self.grid()
         rows, columns = rows.clamp(0, maps.shape[-2] - 1), columns.clamp(0, maps.shape[-1] - 1)
-        channels = torch.arange(maps.shape[1], device=maps.device)
-        return maps[owners[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+        owners = owners[:, None, None, None]
+        channels = torch.arange(maps.shape[1], device=maps.device)[:, None, None]
+        return maps[owners, channels, rows[:, None, :, None], columns[:, None, None, :]]
 
     def copy_to(self, maps, top: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
         """Write each window into maps[b] (C,H,W), whose corner is at (top[b], left[b])."""
@@ -73,6 +85,11 @@ class Window:
             if b > t and r > l:
                 out[:, t:b, l:r] = values[:, t - y : b - y, l - x : r - x]
         return maps
+
+    def write_to(self, images: torch.Tensor, some: torch.Tensor) -> None:
+        """Write window b into images[some[b]]."""
+        corner = torch.zeros_like(self.top)
+        self.copy_to([images[i] for i in some.tolist()], corner, corner)
 
 
 def _inside(start: torch.Tensor, length: int, size: int) -> tuple[torch.Tensor, int]:
@@ -137,21 +154,23 @@ def _offsets(step: Step, width: int) -> torch.Tensor:
 def _unpool(window: Window, step: Step, owners: torch.Tensor) -> torch.Tensor:
     """Each value goes where its switch points, within the window; overlapping ones add up."""
     v, (b, c, h, w) = step.values, window.values.shape
-    spans = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip((h, w), v["stride"], v["dilation"], v["kernel"])]
-    if v.get("width") != spans[1]:
-        v["width"], v["offsets"] = spans[1], _offsets(step, spans[1])
-    device = window.values.device
-    corners = (torch.arange(h, device=device) * v["stride"][0] * spans[1])[:, None] + torch.arange(w, device=device) * v["stride"][1]
-    places = window.cut(v["offsets"], owners).add_(corners)
-    return window.values.new_zeros(b, c, spans[0] * spans[1]).scatter_add_(-1, places.flatten(2), window.values.flatten(2)).unflatten(-1, spans)
+    sides = zip((h, w), v["stride"], v["dilation"], v["kernel"])
+    height, width = ((n - 1) * s + d * (k - 1) + 1 for n, s, d, k in sides)
+    if v.get("width") != width:
+        v["width"], v["offsets"] = width, _offsets(step, width)
+    rows, columns = (torch.arange(n, device=window.values.device) * s for n, s in zip((h, w), v["stride"]))
+    places = window.cut(v["offsets"], owners).add_(rows[:, None] * width + columns)
+    maps = window.values.new_zeros(b, c, height * width)
+    return maps.scatter_add_(-1, places.flatten(2), window.values.flatten(2)).unflatten(-1, (height, width))
 
 
 def _filter(maps: torch.Tensor, v: dict) -> torch.Tensor:
     """The transposed filter of whole windows, borders included."""
-    weight, stride = v["weight"], v["stride"]
-    if stride[0] > 1 and weight.shape[1] <= 16 and stride[0] == stride[1] and v["groups"] == 1 and v["dilation"] == (1, 1):
+    weight, stride, groups, dilation = v["weight"], v["stride"], v["groups"], v["dilation"]
+    plain = groups == 1 and dilation == (1, 1) and stride[0] == stride[1]
+    if plain and stride[0] > 1 and weight.shape[1] <= 16:
         return _subpixel(maps, weight, stride[0])
-    return F.conv_transpose2d(maps, weight, None, stride, 0, 0, v["groups"], v["dilation"])
+    return F.conv_transpose2d(maps, weight, None, stride, 0, 0, groups, dilation)
 
 
 def _subpixel(maps: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:

@@ -1,0 +1,187 @@
+"""Every exercise of every notebook: what its check says to no answer, the right one, the named mistakes and nonsense."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zflib import check
+
+EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
+MISTAKES = [(name, sentence) for name, exercise in EXERCISES.items() for sentence in exercise.mistakes]
+
+
+@pytest.fixture(params=EXERCISES.values(), ids=EXERCISES.keys())
+def exercise(request):
+    return request.param
+
+
+def answers(exercise, function):
+    return [torch.as_tensor(function(*args, **kwargs)) for args, kwargs in exercise.cases()]
+
+
+def tell_apart(ones, others):
+    """Whether the check would not take one for the other: another shape, or values that differ clearly in some case."""
+    return any(a.shape != b.shape or check._distance(a, b) > 1e-2 for a, b in zip(ones, others))
+
+
+def is_picture(content):
+    assert content.startswith(b"\x89PNG")
+    width, height = Image.open(io.BytesIO(content)).size
+    return width > 300 and height > 100
+
+
+def assert_wrong(verdict):
+    assert verdict.state == check.WRONG and "stumbled" not in verdict.message
+    assert verdict.message and "\n" not in verdict.message
+
+
+def test_there_are_exercises():
+    assert len(EXERCISES) >= 10
+
+
+def test_is_called_what_the_learner_types(exercise):
+    assert getattr(check, exercise.name) is exercise
+
+
+def test_no_answer_yet(exercise):
+    for verdict in (exercise(lambda *args, **kwargs: ...), exercise(lambda *args, **kwargs: None)):
+        assert verdict.state == check.NOT_ATTEMPTED
+        assert is_picture(verdict.picture)
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_no_function_yet(exercise, nothing):
+    assert exercise(nothing).state == check.NOT_ATTEMPTED
+
+
+def test_the_targets_own_answer_is_right(exercise):
+    verdict = exercise(exercise.target)
+    assert (verdict.state, verdict.message) == (check.RIGHT, exercise.success)
+    assert is_picture(verdict.picture)
+
+
+def test_a_right_answer_in_another_type_is_right(exercise):
+    assert exercise(lambda *a, **k: exercise.target(*a, **k).double()).state == check.RIGHT
+    assert exercise(lambda *a, **k: exercise.target(*a, **k).numpy()).state == check.RIGHT
+    assert exercise(lambda *a, **k: exercise.target(*a, **k).float().requires_grad_()).state == check.RIGHT
+
+
+@pytest.mark.parametrize("name, sentence", MISTAKES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(MISTAKES)])
+def test_a_named_mistake_gets_exactly_its_sentence(name, sentence):
+    verdict = EXERCISES[name](EXERCISES[name].mistakes[sentence])
+    assert (verdict.state, verdict.message) == (check.WRONG, sentence)
+    assert is_picture(verdict.picture)
+
+
+def test_mistakes_are_told_apart(exercise):
+    results = {"the target": answers(exercise, exercise.target)}
+    results |= {sentence: answers(exercise, mistake) for sentence, mistake in exercise.mistakes.items()}
+    assert len(exercise.mistakes) >= 2
+    for one, other in itertools.combinations(results, 2):
+        assert tell_apart(results[one], results[other]), f"{one} = {other}"
+
+
+def test_cases_are_the_same_every_time_and_fresh(exercise):
+    assert not tell_apart(answers(exercise, exercise.target), answers(exercise, exercise.target))
+    for (args, _), (others, _) in zip(exercise.cases(), exercise.cases()):
+        for one, other in zip(args, others):
+            if isinstance(one, torch.Tensor):
+                assert one.data_ptr() != other.data_ptr()
+
+
+def test_an_answer_that_is_right_once_and_wrong_later_is_wrong(exercise):
+    calls = itertools.count()
+    if len(exercise.cases()) > 1:
+        assert_wrong(exercise(lambda *a, **k: exercise.target(*a, **k) + (next(calls) > 0)))
+
+
+def test_other_numbers_are_wrong_without_a_name(exercise):
+    verdict = exercise(lambda *a, **k: exercise.target(*a, **k) * 1.7 + 0.3)
+    assert_wrong(verdict)
+    assert verdict.message not in exercise.mistakes
+
+
+def test_a_wrong_shape_says_both(exercise):
+    verdict = exercise(lambda *a, **k: exercise.target(*a, **k)[None])
+    assert_wrong(verdict)
+    shape = tuple(exercise.target(*exercise.cases()[0][0], **exercise.cases()[0][1]).shape)
+    assert str(shape) in verdict.message and str((1, *shape)) in verdict.message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_infinity(exercise, value):
+    verdict = exercise(lambda *a, **k: exercise.target(*a, **k) * value)
+    assert_wrong(verdict)
+    assert "NaN" in verdict.message
+
+
+def test_an_error_in_the_answer_is_told(exercise):
+    def attempt(*args, **kwargs):
+        raise KeyError("channel")
+
+    verdict = exercise(attempt)
+    assert_wrong(verdict)
+    assert "KeyError" in verdict.message
+
+
+def test_an_answer_may_write_into_its_input(exercise):
+    def attempt(*args, **kwargs):
+        result = exercise.target(*args, **kwargs).clone()
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+        return result
+
+    assert exercise(attempt).state == check.RIGHT
+
+
+NONSENSE = [
+    "seven", b"7", 7, 7.5, True, [], [1, 2], [[1], [2, 3]], [None], [...], {}, {"a": 1}, object(), torch, float,
+    (torch.zeros(2), torch.zeros(3)), np.zeros(3), np.array(["a"]), np.array([None]), torch.tensor([]), torch.tensor(1.0),
+    torch.zeros(2, 3), torch.zeros(1, 1, 1, 1, 1), torch.tensor([True]), torch.tensor([1 + 2j]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=range(len(NONSENSE)))
+def test_nonsense_never_raises(exercise, value):
+    assert_wrong(exercise(lambda *args, **kwargs: value))
+    verdict = exercise(value)
+    assert verdict.state != check.RIGHT
+    assert verdict._repr_html_() and repr(verdict)
+
+
+@pytest.mark.parametrize("attempt", [lambda: 1, lambda pooled: pooled, lambda *a, **k: 1 / 0], ids=["none", "one", "zero"])
+def test_a_wrong_signature_never_raises(exercise, attempt):
+    assert exercise(attempt).state in (check.WRONG, check.NOT_ATTEMPTED)
+
+
+def test_the_solution_is_the_packages_source(exercise, capsys):
+    exercise.solution()
+    source = capsys.readouterr().out
+    assert source.lstrip().startswith("def ") and len(source.splitlines()) <= 30
+
+
+def test_a_verdict_is_text_and_a_page(exercise):
+    for attempt in (exercise.target, *exercise.mistakes.values(), lambda *a, **k: ...):
+        verdict = exercise(attempt)
+        assert repr(verdict) == f"{verdict.state}: {verdict.message}"
+        assert verdict.state in verdict._repr_html_() and "data:image/png;base64," in verdict._repr_html_()
+
+
+def test_messages_are_escaped_on_the_page():
+    def attempt(*args, **kwargs):
+        raise ValueError("<script>")
+
+    assert "<script>" not in EXERCISES["unpool"](attempt)._repr_html_()
+
+
+def test_no_figure_stays_open(exercise):
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    exercise(exercise.target)
+    assert plt.get_fignums() == before

@@ -1,0 +1,108 @@
+"""The way down in windows gives exactly what whole maps give."""
+
+import oracle
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from zflib import windows
+from zflib.deconv import Deconvnet
+from zflib.models import ResponseNorm
+
+NETWORKS = {
+    "as the paper's": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 7, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), ResponseNorm(),
+        nn.Conv2d(4, 5, 5, 2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(5, 4, 3, padding=1), nn.ReLU()),
+    "subpixel, stride 4": lambda: nn.Sequential(nn.Conv2d(3, 4, 11, 4, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 3, 3), nn.ReLU()),
+    "stride above the kernel": lambda: nn.Sequential(nn.Conv2d(3, 4, 2, 3, 2), nn.ReLU(), nn.MaxPool2d(2, 3, ceil_mode=True)),
+    "uneven": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, (2, 5), (1, 2), (3, 0)), nn.ReLU(), nn.MaxPool2d((3, 2), (2, 1), (1, 0)), nn.Conv2d(4, 3, (4, 1), (2, 1))),
+    "dilated": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 2, dilation=2), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1, dilation=2), nn.Conv2d(4, 4, 2)),
+    "grouped": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, groups=3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 2, 1)),
+    "sees more than there is": lambda: nn.Sequential(
+        *[m for i in range(5) for m in (nn.Conv2d(3 if i == 0 else 4, 4, 5, 1 + i % 2, 2), nn.ReLU(), nn.MaxPool2d(3, 1, 1))]),
+    "one place": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 5, 2, 2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 5, (6, 5)), nn.ReLU(), nn.Conv2d(5, 3, 1)),
+}  # fmt: skip
+
+
+def whole(d, tape, seeds):
+    with torch.no_grad():
+        return d._whole(tape, seeds)
+
+
+@pytest.mark.parametrize("rule", oracle.RULES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_position_of_every_layer(name, rule):
+    """Corners, borders and the inside: one seed per position, in two images."""
+    torch.manual_seed(0)
+    net = NETWORKS[name]().double().eval()
+    d, images = Deconvnet(net, rule=rule), torch.randn(2, 3, 22, 19, dtype=torch.float64)
+    for layer in list(dict(net.named_children()))[1::2] + [str(len(net) - 1)]:
+        tape = d.record(images, layer)
+        assert windows.possible(tape.chain())
+        n, c, h, w = tape.activations.shape
+        positions = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(-1, 2)
+        positions = positions if len(positions) < 40 else positions[(positions % (h - 1) == 0).any(1) | (positions % (w - 1) == 0).any(1)]
+        owners, channels = torch.arange(len(positions)) % n, torch.arange(len(positions)) % c
+        expected = whole(d, tape, windows.seeds(tape, owners, channels, positions))
+        ours = d.descend(tape, owners, channels, positions)
+        if rule == "gradient":
+            oracle.close(ours, expected, 1e-10)
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_small_chunks_give_the_same(monkeypatch):
+    torch.manual_seed(0)
+    d, image = Deconvnet(NETWORKS["as the paper's"]().double()), torch.randn(3, 40, 37, dtype=torch.float64)
+    expected = d.project_all(image, "5")
+    monkeypatch.setattr(windows, "FLOATS", 1)
+    assert windows.chunk(d.record(image[None], "5")) == 1
+    oracle.close(d.project_all(image, "5"), expected, 1e-12)
+
+
+def test_a_tape_serves_several_descents():
+    torch.manual_seed(0)
+    d, images = Deconvnet(NETWORKS["as the paper's"]().double()), torch.randn(2, 3, 40, 37, dtype=torch.float64)
+    tape = d.record(images, "7")
+    some = torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([[0, 0], [2, 1]])
+    first = d.descend(tape, *some)
+    d.descend(tape, *(x.flip(0) for x in some))
+    assert torch.equal(first, d.descend(tape, *some))
+    oracle.close(first, whole(d, tape, windows.seeds(tape, *some)), 1e-12)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 7, (3, 2), (2, 5)])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_subpixel_filters(kernel, stride):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 5, kernel, stride).double()
+    maps = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    expected = F.conv_transpose2d(maps, conv.weight, None, stride)
+    ours = windows._subpixel(maps, conv.weight, stride)
+    assert ours.shape == expected.shape
+    torch.testing.assert_close(ours, expected)
+
+
+def test_what_windows_cannot_follow():
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 12, 12)
+    for net, layer in (
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2)), "1"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(3)), "1"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(400, 3)), "2"),
+    ):
+        assert not windows.possible(Deconvnet(net).record(images, layer).chain())
+    assert not windows.possible(None)
+
+
+def test_fit_keeps_what_is_on_the_map():
+    values = torch.arange(12.0).view(1, 1, 3, 4)
+    window = windows.Window(values, torch.tensor([-1]), torch.tensor([3])).fit(5, 5)
+    assert (window.top.item(), window.left.item()) == (0, 3)
+    assert torch.equal(window.values[0, 0], values[0, 0, 1:, :2])
+    outside = windows.Window(values, torch.tensor([9]), torch.tensor([-9])).fit(5, 5)
+    assert not outside.values.any() and 0 <= outside.top.item() < 5 and outside.left.item() == 0
