@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import zflib
 from zflib.deconv import rectify, transposed_filter, unpool
@@ -46,12 +47,12 @@ def agree(net, layer, images, rules=oracle.RULES, tolerance=1e-5):
         d = zflib.Deconvnet(net, rule=rule)
         maps = d.activations(images, layer)
         channels = strong(maps)
-        oracle.close(d.project(images, layer, channels),
-                     oracle.project(net, images, layer, channels.tolist(), rule=rule), tolerance)  # fmt: skip
+        expected = oracle.project(net, images, layer, channels.tolist(), rule=rule)
+        oracle.close(d.project(images, layer, channels), expected, tolerance)
         if maps.dim() == 4:
             alive = [(m[c] == m[c].max()).nonzero()[-1].tolist() for m, c in zip(maps, channels)]
-            oracle.close(d.project(images, layer, channels, positions=alive),
-                         oracle.project(net, images, layer, channels.tolist(), positions=alive, rule=rule), tolerance)  # fmt: skip
+            expected = oracle.project(net, images, layer, channels.tolist(), positions=alive, rule=rule)
+            oracle.close(d.project(images, layer, channels, positions=alive), expected, tolerance)
 
 
 # --- unpool ---------------------------------------------------------------------------------------------------------
@@ -64,7 +65,11 @@ def unpool_by_loops(pooled, switches, size, overlap):
             won = set()
             for value, place in zip(pooled[n, c].flatten().tolist(), switches[n, c].flatten().tolist()):
                 old = maps[n, c, place].item()
-                maps[n, c, place] = {"sum": old + value, "max": max(old, value) if place in won else value, "last": value}[overlap]
+                maps[n, c, place] = {
+                    "sum": old + value,
+                    "max": max(old, value) if place in won else value,
+                    "last": value,
+                }[overlap]
                 won.add(place)
     return maps.view(*pooled.shape[:2], *size)
 
@@ -80,7 +85,9 @@ def test_centre_peak_wins_all_four_windows(overlap, expected):
 
 
 @pytest.mark.parametrize("overlap", ["sum", "max", "last"])
-@pytest.mark.parametrize("kernel, stride, padding, ceil", [(2, 2, 0, False), (3, 2, 0, True), (3, 1, 1, False), (4, 3, 2, True)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding, ceil", [(2, 2, 0, False), (3, 2, 0, True), (3, 1, 1, False), (4, 3, 2, True)]
+)
 def test_unpool_equals_loops(overlap, kernel, stride, padding, ceil):
     torch.manual_seed(kernel)
     maps = torch.randn(2, 3, 9, 7, dtype=torch.float64)
@@ -124,7 +131,8 @@ FILTERS = [
     {"kernel_size": 3}, {"kernel_size": 3, "stride": 2}, {"kernel_size": 5, "stride": 3, "padding": 3},
     {"kernel_size": 2, "stride": 4, "padding": 1}, {"kernel_size": 3, "padding": 2, "dilation": 2},
     {"kernel_size": (3, 5), "stride": (2, 1), "padding": (0, 2)}, {"kernel_size": 3, "groups": 2},
-    {"kernel_size": 3, "groups": 4, "stride": 2}, {"kernel_size": 4, "padding": "same"}, {"kernel_size": 3, "padding": "same"},
+    {"kernel_size": 3, "groups": 4, "stride": 2}, {"kernel_size": 4, "padding": "same"},
+    {"kernel_size": 3, "padding": "same"},
     {"kernel_size": (2, 4), "padding": "same", "dilation": (1, 2)}, {"kernel_size": 3, "padding": "valid", "stride": 2},
     {"kernel_size": 1, "stride": 3}, {"kernel_size": 2, "stride": 2, "dilation": 4},
 ]  # fmt: skip
@@ -290,7 +298,7 @@ MIDDLES = {
     "in place on one path": (lambda net, x: F.relu_(x.clone()) + x,),
     "weight norm": module(nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 3)), nn.ReLU()),
     "spectral norm": module(nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 6, 3)), nn.ReLU()),
-    "checkpointed": (lambda net, x: torch.utils.checkpoint.checkpoint(net.parts[0], x, use_reentrant=False), nn.Conv2d(6, 6, 3)),
+    "checkpointed": (lambda net, x: checkpoint(net.parts[0], x, use_reentrant=False), nn.Conv2d(6, 6, 3)),
     "rows summed": (lambda net, x: x.relu().sum(1, keepdim=True),),
     "flipped": (lambda net, x: x.relu().flip(-1),),
     "global mean added to nothing": (lambda net, x: F.interpolate(x.relu().mean((2, 3), keepdim=True), size=(4, 4)),),
@@ -332,8 +340,13 @@ class Functional(nn.Module):
         return self.fc(self.mean(torch.relu(self.conv(x))))
 
 
-@pytest.mark.parametrize("mean", [lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2]), lambda x: x.flatten(2).mean(-1),
-                                  lambda x: F.adaptive_avg_pool2d(x, 1).view(x.size(0), -1), lambda x: x.sum(2).sum(2)])  # fmt: skip
+MEANS = [
+    lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2]), lambda x: x.flatten(2).mean(-1),
+    lambda x: F.adaptive_avg_pool2d(x, 1).view(x.size(0), -1), lambda x: x.sum(2).sum(2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mean", MEANS)
 def test_means_over_the_map(mean):
     torch.manual_seed(0)
     agree(he(Functional(mean)).double(), "fc", torch.randn(2, 3, 7, 6, dtype=torch.float64))
@@ -352,7 +365,9 @@ def random_network(draw):
         layers += [nn.ReLU(inplace=draw.random() < 0.5)] if draw.random() < 0.8 else []
         layers += [ResponseNorm(3)] if draw.random() < 0.2 else []
         size = draw.choice([2, 3])
-        pool = nn.MaxPool2d(size, draw.choice([1, 2, 3]), draw.choice([0, 1]), draw.choice([1, 1, 2]), ceil_mode=draw.random() < 0.5)
+        pool = nn.MaxPool2d(
+            size, draw.choice([1, 2, 3]), draw.choice([0, 1]), draw.choice([1, 1, 2]), ceil_mode=draw.random() < 0.5
+        )
         layers += [pool] if draw.random() < 0.5 else []
         channels = out
     return nn.Sequential(*layers)
@@ -360,7 +375,7 @@ def random_network(draw):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_drawn_networks(seed):
-    """Strides 1 to 4, paddings 0 to 3, dilations, groups and pools of every kind, at odd sizes; also whole against windows."""
+    """Strides 1 to 4, paddings 0 to 3, dilations, groups and pools of every kind, at odd sizes."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     images, checked = torch.randn(2, 3, 19, 16, dtype=torch.float64), 0
@@ -382,16 +397,16 @@ def test_drawn_networks(seed):
 
 # --- well-known networks --------------------------------------------------------------------------------------------
 
+BARE = {"init_weights": False, "aux_logits": False}
 KNOWN = {
     "alexnet": (tv.alexnet, {}, 63, ["features.2", "features.12"]),
-    "vgg16": (lambda: tv.vgg16().features[:17], {}, 32, ["4", "16"]),
-    "vgg11_bn": (lambda: tv.vgg11_bn().features, {}, 32, ["28"]),
+    "vgg16": (lambda: tv.vgg16(init_weights=False).features, {}, 32, ["4", "30"]),
+    "vgg11_bn": (lambda: tv.vgg11_bn().features[:15], {}, 32, ["14"]),
     "squeezenet": (tv.squeezenet1_1, {}, 64, ["features.7", "classifier"]),
     "resnet18": (tv.resnet18, {}, 64, ["layer1.0.conv2", "layer3", "fc"]),
-    "googlenet": (tv.googlenet, {"init_weights": False, "aux_logits": False, "transform_input": True}, 64, ["inception4a", "fc"]),
-    "densenet121": (tv.densenet121, {}, 64, ["features.denseblock2", "classifier"]),
+    "googlenet": (tv.googlenet, BARE | {"transform_input": True}, 64, ["inception4a", "fc"]),
+    "densenet121": (tv.densenet121, {}, 48, ["features.denseblock1", "classifier"]),
     "shufflenet": (tv.shufflenet_v2_x0_5, {}, 64, ["stage3", "fc"]),
-    "inception": (tv.inception_v3, {"init_weights": False, "aux_logits": False}, 96, ["Mixed_5c", "fc"]),
     "resnext": (lambda: tv.resnext50_32x4d().requires_grad_(False), {}, 33, ["layer2"]),
 }  # fmt: skip
 
@@ -402,7 +417,7 @@ def test_known_networks(name):
     torch.manual_seed(0)
     net = he(make(**settings))
     images = torch.randn(1, 3, size, size)
-    for layer, rules in zip(layers, (oracle.RULES, oracle.RULES[:1], oracle.RULES[1:2])):
+    for layer, rules in zip(layers, (oracle.RULES, ["deconvnet"], ["gradient"])):
         agree(net, layer, images, rules)
 
 
@@ -457,7 +472,10 @@ def test_overlap_reaches_the_pixels(overlap):
     """One pool on the way: the projection through it by hand, with the loops above."""
     torch.manual_seed(1)
     pool = nn.MaxPool2d(3, 1)
-    net, image = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pool, nn.Conv2d(4, 2, 3)).double(), torch.randn(1, 3, 9, 9).double()
+    net, image = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pool, nn.Conv2d(4, 2, 3)).double(),
+        torch.randn(1, 3, 9, 9).double(),
+    )
     below = net[1](net[0](image))
     pooled, switches = F.max_pool2d(below, 3, 1, return_indices=True)
     above = oracle.seed(net[3](pooled), [1])
@@ -506,8 +524,8 @@ def test_gradient_scales_with_the_activation_and_rules_differ():
 
 
 def hooks(net):
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
-             "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")  # fmt: skip
+    kinds = [kind for kind in vars(net) if "hooks" in kind]
+    assert len(kinds) > 8
     return [(path, kind, list(getattr(m, kind))) for path, m in net.named_modules() for kind in kinds]
 
 
@@ -539,7 +557,9 @@ class Fails(nn.Module):
 
 def mixed_network():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.Conv2d(4, 3, 2), Fails())
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.Conv2d(4, 3, 2), Fails()
+    )
     net.train()
     net[1].eval()
     net[4].weight.requires_grad_(False)
@@ -555,7 +575,11 @@ def mixed_network():
 def test_the_network_is_left_as_found(layer):
     net, images = mixed_network(), torch.randn(2, 3, 9, 9)
     before, pixels = state(net), images.clone()
-    calls = [lambda d: d.project(images, layer, 0), lambda d: d.activations(images, layer), lambda d: d.project_all(images[0], layer)]
+    calls = [
+        lambda d: d.project(images, layer, 0),
+        lambda d: d.activations(images, layer),
+        lambda d: d.project_all(images[0], layer),
+    ]
     for rule in oracle.RULES:
         for call in calls:
             try:
@@ -596,8 +620,13 @@ def test_buffers_and_modes_survive_a_network_that_changes_them():
     assert not net.bn.training and all(torch.equal(b, before[name]) for name, b in net.named_buffers())
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad, lambda: torch.set_grad_enabled(False),
-                                     lambda: torch.autocast("cpu", torch.bfloat16)])  # fmt: skip
+CONTEXTS = [
+    torch.no_grad, torch.inference_mode, torch.enable_grad, lambda: torch.set_grad_enabled(False),
+    lambda: torch.autocast("cpu", torch.bfloat16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
 def test_any_context(context):
     net = small(dtype=torch.float32)
     images = torch.randn(2, 3, 27, 23)

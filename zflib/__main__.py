@@ -1,8 +1,8 @@
 """Deconvnet pictures without a notebook: the strongest channels of a photograph, projected down to pixels.
 
-    python -m zflib chelsea --layer conv5 --top 9 -o chelsea.png
-    python -m zflib my_photo.jpg --layer conv3 --channels 3,17 --rule guided
-    python -m zflib --list
+python -m zflib chelsea --layer conv5 --top 9 -o chelsea.png
+python -m zflib my_photo.jpg --layer conv3 --channels 3,17 --rule guided
+python -m zflib --list
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top", type=int, default=9, help="how many of the strongest channels (default: %(default)s)")
     which.add_argument("--channels", type=_numbers, help="these channels instead, for example 3,17")
-    parser.add_argument("--rule", choices=RULES, default=RULES[0], help="at a ReLU on the way down (default: %(default)s)")
-    parser.add_argument("--net", default="zfnet56", help="a shipped network, or a .pt file of yours (default: %(default)s)")
+    parser.add_argument(
+        "--rule", choices=RULES, default=RULES[0], help="at a ReLU on the way down (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--net", default="zfnet56", help="a shipped network, or a .pt file of yours (default: %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=160, help="side of one projection in pixels (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="list networks, layers and photographs, and stop")
     return parser
@@ -120,7 +124,7 @@ def _sheet_of(net: models.ZFNet, photo: str, options: argparse.Namespace) -> np.
 
 
 def sheet(view: View, channels: list[int], *, photo: str, size: int) -> np.ndarray:
-    """(H,W,3) uint8: the photograph with the receptive fields, beside it each channel's projection, cropped to its own."""
+    """(H,W,3) uint8: the photograph with receptive fields, beside it each channel's projection, cropped to its own."""
     cells = [_cell(view, channel, size) for channel in channels]
     height = max(len(cell) for cell in cells)
     cells = [np.pad(cell, ((height - len(cell), 0), (0, 0), (0, 0)), constant_values=255) for cell in cells]
@@ -144,7 +148,9 @@ def _stacked(sheets: list[np.ndarray], *, gap: int = 24, margin: int = 12) -> np
 def _cell(view: View, channel: int, size: int) -> np.ndarray:
     values = show.crop_box(view.projection(channel), view.box(channel))
     value = f"{float(view.values[channel]):.3g}" if view.values[channel] else "silent"
-    return show.caption(show.fit(show.signed_pixels(values), size, smooth=True), f"{view.name(channel)}: {value}", size=12)
+    return show.caption(
+        show.fit(show.signed_pixels(values), size, smooth=True), f"{view.name(channel)}: {value}", size=12
+    )
 
 
 if __name__ == "__main__":

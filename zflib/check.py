@@ -1,4 +1,4 @@
-"""Verdicts for exercises: not attempted, wrong because of a named mistake, or right; and a picture of the difference."""
+"""Verdicts for exercises: not attempted, wrong because of a named mistake, or right; and a picture of it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class Exercise:
         targets = [self.target(*args, **kwargs) for args, kwargs in cases]
         if not callable(attempt):
             state = NOT_ATTEMPTED if attempt is None or attempt is ... else WRONG
-            return Verdict(state, f"pass your function itself: check.{self.name}({self.name})", _compare(None, targets[0]))
+            message = f"pass your function itself: check.{self.name}({self.name})"
+            return Verdict(state, message, _compare(None, targets[0]))
         answers = []
         for (args, kwargs), target in zip(self.cases(), targets):  # fresh cases: an attempt may write into its input
             try:
@@ -72,7 +73,8 @@ class Exercise:
                 message = f"your function raised {type(error).__name__}: {error}"
                 return Verdict(WRONG, message, _compare(None, target))
         if all(answer is None or answer is ... for answer in answers):
-            return Verdict(NOT_ATTEMPTED, "replace the ... by your code; the target is drawn here", _compare(None, targets[0]))
+            message = "replace the ... by your code; the target is drawn here"
+            return Verdict(NOT_ATTEMPTED, message, _compare(None, targets[0]))
         return self._compare_answers(answers, targets)
 
     def _compare_answers(self, answers: list, targets: list) -> Verdict:
@@ -138,7 +140,8 @@ def _pools() -> list[tuple[tuple, dict]]:
     for kernel, stride, side in ((2, 2, 6), (3, 2, 7)):
         maps = torch.randn(1, 2, side, side, generator=generator)
         pooled, switches = torch.nn.functional.max_pool2d(maps, kernel, stride, return_indices=True)
-        cases.append(((pooled.abs() + 1, switches), {"size": (side, side)}))
+        values = torch.rand(pooled.shape, generator=generator) + 0.5  # different ones where windows share a winner
+        cases.append(((values, switches), {"size": (side, side)}))
     return cases
 
 
@@ -169,7 +172,7 @@ unpool = Exercise(
 
 
 def centre_peak_values() -> torch.Tensor:
-    """A 5x5 map with one peak in the centre, pooled 3x3/2: all four windows chose place 12; 1, 2, 3 and 4 meet there."""
+    """A 5x5 map with one peak in its centre, pooled 3x3/2: all four windows chose place 12, where 1, 2, 3, 4 meet."""
     under = {"sum": 1 + 2 + 3 + 4, "max": 4, "last": 4}  # in reading order the window of the 4 is the last one
     return torch.tensor([under["sum"], under["max"], under["last"]])
 
@@ -304,7 +307,7 @@ rectify_deconvnet = Exercise(
 rectify_gradient = Exercise(
     "rectify_gradient", let_through_open_places, _signals,
     mistakes={
-        "this is the deconvnet's rule; the gradient asks what the forward ReLU let through, not for the signal's sign": (
+        "this is the deconvnet's rule; the gradient asks what the forward ReLU let through, not for its sign": (
             let_through_positive_signals
         ),
         "this is guided backpropagation; the gradient keeps negative signals where the forward ReLU was open": (
@@ -325,7 +328,7 @@ rectify_guided = Exercise(
 
 
 def rules_of_the_hooks() -> torch.Tensor:
-    """grad_in has been through the forward mask, grad_out has not: one clamp is guided, the other the deconvnet."""
+    """grad_in has been through the forward mask, grad_out has not: guided clamps one, the deconvnet the other."""
     gradient, deconvnet, guided = 0, 1, 2
     return torch.tensor([guided, deconvnet, gradient])  # hook_a, hook_b, hook_c
 
@@ -390,7 +393,8 @@ def _a_map() -> list[tuple[tuple, dict]]:
 
 def _some_maps() -> list[tuple[tuple, dict]]:
     generator = torch.Generator().manual_seed(4)
-    return [((torch.rand(3, 4, 5, generator=generator) + 0.5, 0, 2, 3), {}), ((torch.rand(2, 6, 6, generator=generator), 1, 0, 4), {})]
+    one, other = torch.rand(3, 4, 5, generator=generator) + 0.5, torch.rand(2, 6, 6, generator=generator)
+    return [((one, 0, 2, 3), {}), ((other, 1, 0, 4), {})]
 
 
 def _strongest_position(map):

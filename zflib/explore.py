@@ -1,4 +1,4 @@
-"""Panels to play with: thin ipywidgets over `show`, no maths. The only room that imports ipywidgets."""
+"""Panels to play with: thin ipywidgets over `show` and `views`, no maths. The only room that imports ipywidgets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from . import data, show
+from . import data
 from .checks import check_choice, check_layer
 from .deconv import RULES
-from .views import View, open_photo
+from .views import View, activation_pixels, describe, open_photo
 
-SIDE = 224  # of each picture in `layers`, in pixels: four of them make a panel 932 pixels wide
 SEEN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Linear)  # modules offered as layers of a network that names none
 
 
@@ -51,7 +50,7 @@ class Panel(widgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def redraw(self) -> None:
-        """Draw what the controls say; an exception goes to the status line, since front ends hide those of callbacks."""
+        """Draw what the controls say; an exception goes to the status line: front ends hide those of callbacks."""
         try:
             self._show()
         except Exception as error:
@@ -82,7 +81,7 @@ class Panel(widgets.VBox):
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
         bundle["image/png"] = base64.b64encode(self.png()).decode()
-        if self.model_id is not None:  # None once closed
+        if self.comm is not None:  # None once closed
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle
@@ -91,7 +90,9 @@ class Panel(widgets.VBox):
 def _checked(pixels) -> np.ndarray:
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         what = f"{pixels.dtype} {tuple(pixels.shape)}" if hasattr(pixels, "shape") else type(pixels).__name__
-        raise TypeError(f"draw must give a uint8 array (H,W,3), got {what}; show.image_pixels and show.beside make them")
+        raise TypeError(
+            f"draw must give a uint8 array (H,W,3), got {what}; show.image_pixels and show.beside make them"
+        )
     return pixels
 
 
@@ -138,7 +139,7 @@ def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | 
     if labels is None and callable(frames):
         raise ValueError("labels are needed with a function: they say how many frames it gives")
     labels = [""] * len(frames) if labels is None else list(labels)
-    if not labels or not callable(frames) and len(frames) != len(labels):
+    if not labels or (not callable(frames) and len(frames) != len(labels)):
         number = "a function" if callable(frames) else f"{len(frames)} frames"
         raise ValueError(f"labels must be one for each frame and at least one, got {len(labels)} for {number}")
 
@@ -177,8 +178,12 @@ def _layers_of(net: nn.Module, layers) -> list[str]:
     if not isinstance(net, nn.Module):
         raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
     if isinstance(layers, str):
-        raise TypeError(f"layers must be a list of layer names, got {layers!r}; use layer= to choose the first one shown")
-    names = getattr(net, "layer_names", None) or [path for path, m in net.named_modules() if path and isinstance(m, SEEN)]
+        raise TypeError(
+            f"layers must be a list of layer names, got {layers!r}; use layer= to choose the first one shown"
+        )
+    names = getattr(net, "layer_names", None) or [
+        path for path, m in net.named_modules() if path and isinstance(m, SEEN)
+    ]
     names = list(names if layers is None else layers)
     if not names:
         raise ValueError("layers is empty; give at least one module path of net.named_modules()")
@@ -224,7 +229,9 @@ class _Explorer:
         narrow = widgets.Layout(width="230px")
         menus = {"photo": (self.sources, None), "layer": (names, layer), "rule": (RULES, rule)}
         controls = {
-            name: widgets.Dropdown(options=list(options), value=value or next(iter(options)), description=name, layout=narrow)
+            name: widgets.Dropdown(
+                options=list(options), value=value or next(iter(options)), description=name, layout=narrow
+            )
             for name, (options, value) in menus.items()
         }
         return Panel(self.draw, controls | {"channel": self.channel})
@@ -248,49 +255,3 @@ class _Explorer:
             what = tuple(image.shape) if hasattr(image, "shape") else type(image).__name__
             raise ValueError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {what}")
         return image
-
-
-def activation_pixels(view: View, channel: int, photo: str) -> np.ndarray:
-    """(H,W,3) uint8: photograph with receptive field | map with its strongest place | the field | its projection."""
-    box = view.box(channel)
-    image = show.image_pixels(view.image, view.net)
-    scale = SIDE / max(image.shape[:2])
-    whole = show.framed(show.upscale(image, SIDE, smooth=True), box, scale=scale)
-    patch = np.ascontiguousarray(image[box[0] : box[2], box[1] : box[3]])
-    seen = show.signed_pixels(show.crop_box(view.projection(channel), box))
-    side = f"{box[2] - box[0]}×{box[3] - box[1]}"
-    result = f"projection, {side}" if view.values[channel] else "projection: silent, nothing"
-    titles = [f"{photo}, {image.shape[0]}×{image.shape[1]}", f"{view.layer}, {view.name(channel)}", f"what it saw, {side}", result]
-    pictures = [show.fit(whole, SIDE), _map(view, channel), *(show.fit(p, SIDE, smooth=True) for p in (patch, seen))]
-    return show.beside(pictures, titles)
-
-
-def _map(view: View, channel: int) -> np.ndarray:
-    """The channel's map with its strongest place framed; of a fully connected layer all units, in rows."""
-    if view.spatial:
-        values, (row, column) = view.activations[channel], view.positions[channel].tolist()
-    else:
-        width = int(np.ceil(len(view.values) ** 0.5))
-        values = torch.nn.functional.pad(view.values, (0, -len(view.values) % width)).view(-1, width)
-        row, column = divmod(channel, width)
-    pixels = show.upscale(show.map_pixels(values), SIDE)
-    framed = show.framed(pixels, (row, column, row + 1, column + 1), scale=SIDE / max(values.shape))
-    return show.fit(framed, SIDE)
-
-
-def describe(view: View, channel: int, photo: str) -> str:
-    """The same in words, with the numbers: value, position, receptive field and the strongest channels."""
-    name, value = view.name(channel), float(view.values[channel])
-    top = ", ".join(view.name(c) if not view.spatial else str(c) for c in view.strongest(min(5, len(view.values))))
-    strongest = f"Strongest here: {top}."
-    if not value:
-        return f"{photo}: {name} of {view.layer} is silent, its projection is empty. {strongest}"
-    if not view.spatial:
-        return f"{photo}: {name} of {view.layer} has the value {value:.3g} and sees the whole image. {strongest}"
-    (row, column), (height, width) = view.positions[channel].tolist(), view.activations.shape[-2:]
-    top, left, bottom, right = view.field(channel)
-    return (
-        f"{photo}: {name} of {view.layer} is strongest, {value:.3g}, at row {row}, column {column} of its {height}×{width} map. "
-        f"It sees rows {top} to {bottom - 1} and columns {left} to {right - 1} of the {view.image.shape[-2]}×"
-        f"{view.image.shape[-1]} image. {strongest}"
-    )

@@ -39,10 +39,8 @@ class Geometry:
 
     @staticmethod
     def from_dict(values: dict) -> Geometry:
-        return Geometry(**values | {
-            "convs": tuple(Conv(**conv) for conv in values["convs"]),
-            "hidden": tuple(values["hidden"]),
-        })
+        convs = tuple(Conv(**conv) for conv in values["convs"])
+        return Geometry(**values | {"convs": convs, "hidden": tuple(values["hidden"])})
 
 
 #: Figure 3 of the paper: maps of side 110/55/26/13/13/13/13/6 from a 224x224 image.
@@ -227,35 +225,61 @@ def load(name: str) -> ZFNet:
     The file's SHA-256 must be the card's and only tensors are read from it: loading never runs code.
     An unknown name, a damaged file or a file that is not tensors raises ValueError.
     """
-    if name not in shipped():
-        raise ValueError(f"name {name!r} is not a network that zflib ships; it has {', '.join(shipped()) or 'none yet'}")
+    names = shipped()
+    if name not in names:
+        raise ValueError(f"name {name!r} is not a network that zflib ships; it has {', '.join(names) or 'none yet'}")
     return load_file(files.SHIPPED / f"{name}.pt")
 
 
 def load_file(path: str | Path) -> ZFNet:
     """As `load`, for weights of your own that `save` wrote: `path`.pt with its card `path`.json."""
     path = Path(path)
-    if not path.is_file() or not path.with_suffix(".json").is_file():
-        raise FileNotFoundError(f"{path} and its card {path.with_suffix('.json').name} are needed; models.save writes both")
-    card, content = json.loads(path.with_suffix(".json").read_text()), path.read_bytes()
+    beside = path.with_suffix(".json")
+    if not path.is_file() or not beside.is_file():
+        raise FileNotFoundError(f"{path} and its card {beside.name} are needed; models.save writes both")
+    net, sha256 = _from_card(beside)
+    content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != card["sha256"]:
-        raise ValueError(f"{path.name} is damaged: SHA-256 {found}, its card says {card['sha256']}; fetch it again")
-    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    net = ZFNet(len(card["wnids"]), geometry=Geometry.from_dict(card["geometry"]))
-    net.load_state_dict({key: value.float() for key, value in state.items()})
-    net.classes, net.wnids, net.card = card["classes"], card["wnids"], card
+    if found != sha256:
+        raise ValueError(f"{path.name} is damaged: SHA-256 {found}, its card says {sha256}; fetch it again")
+    try:
+        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")  # tensors only, never code
+        net.load_state_dict({key: value.float() for key, value in state.items()})
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"{path.name} does not hold the weights of its card ({reason}); only tensors are read, "
+            "as models.save writes them"
+        ) from error
     return net.eval()
 
 
+def _from_card(path: Path) -> tuple[ZFNet, str]:
+    """The network that a model card describes, still untrained, and the SHA-256 of its weights."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        net = ZFNet(len(card["wnids"]), geometry=Geometry.from_dict(card["geometry"]))
+        net.classes, net.wnids, net.card = card["classes"], card["wnids"], card
+        return net, card["sha256"]
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path.name} is not a model card: {type(error).__name__} {error}; models.save writes one"
+        ) from error
+
+
 def save(net: ZFNet, path: str | Path, card: dict) -> None:
-    """Weights in half precision to `path`.pt and the model card, with their SHA-256, to `path`.json; both atomically."""
-    path, buffer = Path(path), io.BytesIO()
-    torch.save({key: value.half() for key, value in net.state_dict().items()}, buffer)
+    """Weights in half precision to `path`.pt, and to `path`.json the card with their SHA-256; both atomically."""
+    path, state, buffer = Path(path), net.state_dict(), io.BytesIO()
+    if (len(net.classes), len(net.wnids)) != (net.num_classes,) * 2:
+        given = f"{len(net.classes)} classes and {len(net.wnids)} wnids"
+        raise ValueError(f"net: it has {given} for {net.num_classes} outputs; set net.classes and net.wnids")
+    half = {key: value.half() for key, value in state.items()}
+    lost = next((key for key, value in half.items() if not bool(value.isfinite().all())), None)
+    if lost:
+        raise ValueError(f"net: {lost} holds values that half precision cannot, NaN or above 65504; train it again")
+    torch.save(half, buffer)
     content = buffer.getvalue()
-    card = card | {
-        "classes": net.classes, "wnids": net.wnids, "geometry": asdict(net.geometry),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }  # fmt: skip
+    sha256 = hashlib.sha256(content).hexdigest()
+    fixed = {"classes": net.classes, "wnids": net.wnids, "geometry": asdict(net.geometry), "sha256": sha256}
     files.write_atomically(path.with_suffix(".pt"), content)
-    files.write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    files.write_atomically(path.with_suffix(".json"), (json.dumps(card | fixed, indent=1) + "\n").encode())

@@ -49,7 +49,9 @@ def _source(step: Step, box: tuple[int, int, int, int]) -> tuple[int, int, int, 
     if step.kind in ("rectify", "scale", "pass", "add", "cat") or unmoved:
         return box
     if step.kind != "filter" and not {"kernel", "adaptive"} & v.keys():
-        raise Unsupported(f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}")
+        raise Unsupported(
+            f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}"
+        )
     starts, ends = zip(_side(step, 0, box[0], box[2]), _side(step, 1, box[1], box[3]))
     return (*starts, *ends)
 

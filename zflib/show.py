@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
@@ -68,7 +68,10 @@ def _what(value) -> str:
 
 
 def limit(values, percentile: float = 99.5) -> float:
-    """The full range of a signed picture: a high percentile of the |values| that are not zero, so one pixel can't dim the rest."""
+    """The full range of a signed picture: a high percentile of the |values| that are not zero.
+
+    So one bright pixel cannot dim the rest.
+    """
     size = np.abs(_numbers(values))
     size = size[size > 0]
     return float(np.percentile(size, percentile)) if size.size else 1.0
@@ -86,7 +89,8 @@ def signed_pixels(projection, *, full: float | None = None) -> np.ndarray:
 def map_pixels(activation_map, *, full: float | None = None) -> np.ndarray:
     """(h,w,3) uint8 from one feature map (h,w): dark is zero, bright the map's maximum."""
     values = _numbers(activation_map)
-    colours = plt.get_cmap(SEQUENTIAL)((values / (full or float(values.max()) or 1.0)).clip(0, 1))
+    full = full or max(float(values.max()), 0.0) or 1.0
+    colours = plt.get_cmap(SEQUENTIAL)((values / full).clip(0, 1))
     return (colours[..., :3] * 255).round().astype(np.uint8)
 
 
@@ -119,7 +123,7 @@ def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2, backgr
     return sheet
 
 
-# --- pictures composed of pictures: no matplotlib, a few milliseconds --------------------------------------------------
+# --- pictures composed of pictures: no matplotlib, a few milliseconds ------------------------------------------------
 
 
 @lru_cache
@@ -144,7 +148,9 @@ def framed(pixels: np.ndarray, box: Sequence[float], *, scale: float = 1, colour
     The frame lies just outside the box, keeps within the picture and is never smaller than 8 pixels.
     """
     height, width = pixels.shape[:2]
-    (top, bottom), (left, right) = (_frame_side(box[i] * scale, box[i + 2] * scale, n) for i, n in ((0, height), (1, width)))
+    (top, bottom), (left, right) = (
+        _frame_side(box[i] * scale, box[i + 2] * scale, n) for i, n in ((0, height), (1, width))
+    )
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     draw.rectangle((left, top, right, bottom), outline="black", width=4)
@@ -158,7 +164,7 @@ def _frame_side(start: float, stop: float, size: int) -> tuple[int, int]:
 
 
 def caption(pixels: np.ndarray, text: str, *, size: int = 13, lines: int | None = None) -> np.ndarray:
-    """The picture with `text` in black above it, `size` pixels high, broken into `lines` (default: as many as it needs)."""
+    """The picture with `text` in black above it, `size` pixels high, room for `lines` (default: what it needs)."""
     rows = len(_wrapped(text, pixels.shape[1], size)) if lines is None else lines
     return np.concatenate([_strip(text, pixels.shape[1], size, rows), pixels])
 
@@ -243,14 +249,16 @@ def outline(ax: Axes, box: Sequence[int], *, colour: str = ORANGE) -> Axes:
     return ax
 
 
-def projection(values, ax: Axes | None = None, *, title: str | None = None, box=None, full: float | None = None) -> Axes:
+def projection(
+    values, ax: Axes | None = None, *, title: str | None = None, box=None, full: float | None = None
+) -> Axes:
     """One signed (3,H,W) projection, centred on grey; `box` crops it to a receptive field."""
     values = values if box is None else crop_box(values, box)
     return _draw(signed_pixels(values, full=full), ax, title, smooth=True)
 
 
 def panels(pictures: Sequence, *, titles: Sequence[str] = (), columns: int | None = None, size: float = 2.4):
-    """A row (or rows) of pictures side by side: uint8 arrays as they are, (3,H,W) tensors as projections. Returns the Axes."""
+    """The Axes of pictures side by side, in rows: uint8 arrays as they are, (3,H,W) tensors as projections."""
     columns = columns or len(pictures)
     rows = math.ceil(len(pictures) / columns)
     _, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False)
@@ -262,7 +270,14 @@ def panels(pictures: Sequence, *, titles: Sequence[str] = (), columns: int | Non
     return axes
 
 
-def maps(activations, ax: Axes | None = None, *, channels: Sequence[int] | None = None, columns: int = 8, title: str | None = None) -> Axes:
+def maps(
+    activations,
+    ax: Axes | None = None,
+    *,
+    channels: Sequence[int] | None = None,
+    columns: int = 8,
+    title: str | None = None,
+) -> Axes:
     """A sheet of feature maps from (C,h,w) activations, each scaled by its own maximum; dark is zero."""
     channels = range(min(len(activations), 4 * columns)) if channels is None else channels
     sheet = mosaic([upscale(map_pixels(activations[c]), 48) for c in channels], columns=columns)
@@ -274,13 +289,17 @@ def filters(conv: nn.Conv2d, ax: Axes | None = None, *, columns: int = 16, title
     """The first layer's filters (C,3,k,k) as small colour pictures, zero as grey, each scaled to its own range."""
     weight = conv.weight.detach()
     if weight.shape[1] not in (1, 3):
-        raise ValueError(f"conv takes {weight.shape[1]} channels: only filters that look at an image (3 channels) are pictures")
+        raise ValueError(
+            f"conv takes {weight.shape[1]} channels: only filters that look at an image (3 channels) are pictures"
+        )
     sheet = mosaic([upscale(signed_pixels(w, full=float(w.abs().max()) or 1.0), 42) for w in weight], columns=columns)
     height, width = sheet.shape[:2]
     return _draw(sheet, _axes(ax, (9, 9 * height / width)), title)
 
 
-def numbers(values, ax: Axes | None = None, *, title: str | None = None, full: float | None = None, colours: str = DIVERGING) -> Axes:
+def numbers(
+    values, ax: Axes | None = None, *, title: str | None = None, full: float | None = None, colours: str = DIVERGING
+) -> Axes:
     """A small (h,w) matrix as coloured squares with its numbers written in them: for maps that fit on a page."""
     array = _numbers(values)
     if array.ndim != 2:

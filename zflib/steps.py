@@ -68,7 +68,6 @@ class Call:
         before, after, kwargs = self.args[:place], self.args[place + 1 :], self.kwargs
         return lambda x: function(*before, x, *after, **kwargs)
 
-
     def refused(self, out: torch.Tensor, name: str = "") -> Step:
         """A step for which there is no way down, under the name by which the message calls it."""
         return self.step("refused", out, name=name or self.name)
@@ -216,8 +215,7 @@ def _window(call: Call) -> dict:
     spatial = {len(call.size) - 2, len(call.size) - 1}
     if call.name == "_adaptive_avg_pool2d" or (call.name in ("mean", "sum") and spatial <= set(_axes(call))):
         return {"adaptive": True}
-    within = call.name in ("mul", "div", "neg", "select", "slice", "split", "split_with_sizes", "unbind", "transpose")
-    return same if within and not spatial & set(_axes(call)) else {}
+    return same if call.name in ROWS_KEPT and not spatial & set(_axes(call)) else {}
 
 
 def _pair(value) -> tuple[int, int] | None:
@@ -225,6 +223,10 @@ def _pair(value) -> tuple[int, int] | None:
     values = (value,) if isinstance(value, int) else tuple(value)
     return (values[0], values[-1]) if values else None
 
+
+#: Operations that leave every value at its row and column, unless they work on those axes themselves.
+ROWS_KEPT = {"mul", "div", "neg", "select", "slice", "split", "split_with_sizes", "unbind", "transpose", "mean", "sum",
+             "flip", "channel_shuffle", "native_channel_shuffle"}  # fmt: skip
 
 #: What an operation becomes; each rule gives a step, or None to refuse.
 RULES: dict[str, Callable] = {

@@ -107,6 +107,7 @@ class Recorder(TorchDispatchMode):
         self.steps.append(step)
 
     def refuse(self, name: str, out: torch.Tensor) -> None:
+        """`out` gets a place from which there is no way down."""
         self.append(Step("refused", (), out.shape, {"name": name}), out)
 
     def depends(self, tensor) -> bool:
@@ -124,12 +125,11 @@ class Recorder(TorchDispatchMode):
         return place
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if self.skipping or not any(map(self.depends, tree_leaves((args, kwargs)))):
+        kwargs, packet = kwargs or {}, func.overloadpacket.__name__
+        shape_only = packet in SHAPE_ONLY and func.namespace == "aten"
+        if self.skipping or shape_only or not any(map(self.depends, tree_leaves((args, kwargs)))):
             return func(*args, **kwargs)
-        if func.overloadpacket.__name__ in SHAPE_ONLY:
-            return func(*args, **kwargs)
-        if func.overloadpacket.__name__ == "_mps_max_pool2d":  # this one keeps its switches to itself
+        if packet == "_mps_max_pool2d":  # this one keeps its switches to itself
             func = torch.ops.aten.max_pool2d_with_indices.default
         names = [a.name for a in func._schema.arguments]
         given = dict(zip(names, args)) | kwargs
@@ -149,7 +149,9 @@ class Recorder(TorchDispatchMode):
             self.writers[_memory(tensor)] = call.function.overloadpacket.__name__
         outs = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
         if not outs and not written:
-            raise Unsupported(f"net: it reads numbers out of its activations ({call.name!r}); a deconvnet cannot follow")
+            raise Unsupported(
+                f"net: it reads numbers out of its activations ({call.name!r}); a deconvnet cannot follow"
+            )
         for step, tensor in zip(self._steps(call, out, outs), outs):
             self.append(step, tensor)
         for tensor in written:
@@ -207,7 +209,9 @@ def check_network(net: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
             raise Unsupported(f"{where} is compiled ({type(module).__name__}); pass the Python module it was made from")
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
-            raise ValueError(f"{where} has no weights yet ({type(module).__name__}); run the network once on your images")
+            raise ValueError(
+                f"{where} has no weights yet ({type(module).__name__}); run the network once on your images"
+            )
 
 
 @contextmanager

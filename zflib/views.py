@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from functools import cached_property
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from . import data
+from . import data, show
 from .deconv import Deconvnet, strongest
 from .peaks import receptive_field
 from .tape import Unsupported
 
 Box = tuple[int, int, int, int]
+SIDE = 224  # pixels of each of the four pictures of `activation_pixels`, which is 932 pixels wide
 
 
 def open_photo(source) -> Image.Image:
@@ -25,7 +27,8 @@ def open_photo(source) -> Image.Image:
 
 
 class View:
-    """One (3,H,W) image, in the units of `net`, seen from `layer` under `rule`; one forward pass, projections on demand.
+    """One (3,H,W) image, in the units of `net`, seen from `layer` under `rule`: one forward pass, and each projection
+    when it is first asked for.
 
     A bad net, rule, image or layer raises what `Deconvnet` raises: one sentence that names it.
     """
@@ -112,3 +115,54 @@ class View:
         if self.layer == getattr(self.net, "layer_names", [None])[-1] and len(classes) == len(self.values):
             return f"{classes[channel]} ({channel})"
         return f"{'channel' if self.spatial else 'unit'} {channel}"
+
+
+def activation_pixels(view: View, channel: int, photo: str) -> np.ndarray:
+    """(H,W,3) uint8: photograph with receptive field | map with its strongest place | the field | its projection."""
+    box = view.box(channel)
+    image = show.image_pixels(view.image, view.net)
+    scale = SIDE / max(image.shape[:2])
+    whole = show.framed(show.upscale(image, SIDE, smooth=True), box, scale=scale)
+    patch = np.ascontiguousarray(image[box[0] : box[2], box[1] : box[3]])
+    seen = show.signed_pixels(show.crop_box(view.projection(channel), box))
+    side = f"{box[2] - box[0]}×{box[3] - box[1]}"
+    titles = [
+        f"{photo}, {image.shape[0]}×{image.shape[1]}",
+        f"{view.layer}, {view.name(channel)}",
+        f"what it saw, {side}",
+    ]
+    titles.append(f"projection, {side}" if view.values[channel] else "projection: silent, nothing")
+    pictures = [show.fit(whole, SIDE), _map(view, channel), *(show.fit(p, SIDE, smooth=True) for p in (patch, seen))]
+    return show.beside(pictures, titles)
+
+
+def _map(view: View, channel: int) -> np.ndarray:
+    """The channel's map with its strongest place framed; of a fully connected layer all units, in rows."""
+    if view.spatial:
+        values, (row, column) = view.activations[channel], view.positions[channel].tolist()
+    else:
+        width = int(np.ceil(len(view.values) ** 0.5))
+        values = nn.functional.pad(view.values, (0, -len(view.values) % width)).view(-1, width)
+        row, column = divmod(channel, width)
+    pixels = show.upscale(show.map_pixels(values), SIDE)
+    framed = show.framed(pixels, (row, column, row + 1, column + 1), scale=SIDE / max(values.shape))
+    return show.fit(framed, SIDE)
+
+
+def describe(view: View, channel: int, photo: str) -> str:
+    """The same in words, with the numbers: value, position, receptive field and the strongest channels."""
+    name, value = view.name(channel), float(view.values[channel])
+    top = ", ".join(view.name(c) if not view.spatial else str(c) for c in view.strongest(min(5, len(view.values))))
+    strongest = f"Strongest here: {top}."
+    if not value:
+        return f"{photo}: {name} of {view.layer} is silent, its projection is empty. {strongest}"
+    if not view.spatial:
+        return f"{photo}: {name} of {view.layer} has the value {value:.3g} and sees the whole image. {strongest}"
+    row, column = view.positions[channel].tolist()
+    (height, width), image = view.activations.shape[-2:], view.image.shape[-2:]
+    top, left, bottom, right = view.field(channel)
+    return (
+        f"{photo}: {name} of {view.layer} is strongest, {value:.3g}, at row {row}, column {column} of its "
+        f"{height}×{width} map. It sees rows {top} to {bottom - 1} and columns {left} to {right - 1} of the "
+        f"{image[0]}×{image[1]} image. {strongest}"
+    )

@@ -31,7 +31,7 @@ def seconds(function, repeats: int) -> float:
 
 def captum_like(net: zflib.ZFNet) -> torch.nn.Module:
     """The same network without response normalisation, which captum would differentiate and the paper skips."""
-    for name, module in net.named_children():
+    for name, _ in net.named_children():
         if name.startswith("norm"):
             setattr(net, name, torch.nn.Identity())
     return net

@@ -81,7 +81,8 @@ def lab(tmp_path_factory, chromium):
 
 def _command(port: int, token: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-            "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]  # fmt: skip
+            "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+            f"--ServerApp.root_dir={folder}"]  # fmt: skip
 
 
 def _environment(config: Path) -> dict[str, str]:
