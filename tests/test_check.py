@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zflib import check
+from zflib import check, verdicts
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
 MISTAKES = [(name, sentence) for name, exercise in EXERCISES.items() for sentence in exercise.mistakes]
@@ -36,7 +36,7 @@ def answers(exercise, function):
 
 def tell_apart(ones, others):
     """Whether the check would not take one for the other: another shape, or values that differ clearly in some case."""
-    return any(a.shape != b.shape or check._distance(a, b) > 1e-2 for a, b in zip(ones, others))
+    return any(a.shape != b.shape or verdicts._distance(a, b) > 1e-2 for a, b in zip(ones, others))
 
 
 def is_picture(content):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import zflib
-from zflib import train
+from zflib import filters, train
 from zflib.models import Conv, Geometry, ZFNet
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
@@ -81,7 +81,7 @@ def test_folding_keeps_the_function():
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     batch = torch.randn(3, 3, 10, 10)
-    folded = train.fold(net)
+    folded = filters.fold(net)
     assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
     torch.testing.assert_close(folded(batch), net.eval()(batch), rtol=1e-4, atol=1e-5)
 
@@ -105,12 +105,12 @@ def test_outer_ring_share_of_noise_a_flat_filter_and_a_checkerboard():
     conv = nn.Conv2d(3, 512, 7)
     torch.manual_seed(0)
     nn.init.normal_(conv.weight)
-    assert train.outer_ring_share(conv) == pytest.approx(24 / 49, abs=0.02)
+    assert filters.outer_ring_share(conv) == pytest.approx(24 / 49, abs=0.02)
     nn.init.ones_(conv.weight)
-    assert train.outer_ring_share(conv) == pytest.approx(0, abs=1e-6)
+    assert filters.outer_ring_share(conv) == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         conv.weight[:] = (-1.0) ** (torch.arange(7)[:, None] + torch.arange(7))
-    assert train.outer_ring_share(conv) > 0.9
+    assert filters.outer_ring_share(conv) > 0.9
 
 
 def test_limit_ring_holds_every_filter_to_its_share_and_leaves_clean_ones_alone():
@@ -119,13 +119,13 @@ def test_limit_ring_holds_every_filter_to_its_share_and_leaves_clean_ones_alone(
     with torch.no_grad():
         conv.weight[2] = torch.hann_window(7, periodic=False)[:, None] * torch.hann_window(7, periodic=False)
     before = conv.weight.detach().clone()
-    train.limit_ring(conv, 0.1)
+    filters.limit_ring(conv, 0.1)
     for i in range(4):
         one = nn.Conv2d(3, 1, 7)
         one.weight = nn.Parameter(conv.weight[i : i + 1].detach())
-        assert train.outer_ring_share(one) <= 0.1 + 1e-5
+        assert filters.outer_ring_share(one) <= 0.1 + 1e-5
     torch.testing.assert_close(conv.weight[2].detach(), before[2], rtol=1e-4, atol=1e-5)
-    ring = train._outer_ring(7)
+    ring = filters._outer_ring(7)
     spectra = [torch.fft.fft2(w) for w in (before, conv.weight.detach())]
     torch.testing.assert_close(spectra[0][..., ~ring], spectra[1][..., ~ring], rtol=1e-4, atol=1e-4)
 

@@ -65,12 +65,19 @@ def test_every_position_of_every_layer(name, rule):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_small_chunks_give_the_same(monkeypatch):
-    d, image = Deconvnet(make("as the paper's")), torch.randn(3, 40, 37, dtype=torch.float64)
-    expected = d.project_all(image, "5")
+@pytest.mark.parametrize("name", ["as the paper's", "sees more than there is"])
+def test_small_chunks_give_the_same(name, monkeypatch):
+    """One seed at a time, whose windows are of different sizes, from one tape."""
+    d, image = Deconvnet(make(name)), torch.randn(1, 3, 40, 37, dtype=torch.float64)
+    tape = d.record(image, "5")
+    height, width = tape.activations.shape[2:]
+    positions = torch.tensor([[0, 0], [height // 2, width // 2], [height - 1, 0], [0, width - 1], [1, 1]])
+    some = torch.zeros(5, dtype=torch.int64), torch.arange(5) % 4, positions.clamp(max=min(height, width) - 1)
+    expected = whole(d, tape, windows.seeds(tape, *some))
+    oracle.close(d.descend(tape, *some), expected, 1e-10)
     monkeypatch.setattr(windows, "FLOATS", 1)
-    assert windows.chunk(d.record(image[None], "5")) == 1
-    oracle.close(d.project_all(image, "5"), expected, 1e-12)
+    assert windows.chunk(tape) == 1
+    oracle.close(d.descend(tape, *some), expected, 1e-10)
 
 
 def test_a_tape_serves_several_descents():

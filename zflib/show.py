@@ -297,6 +297,12 @@ def filters(conv: nn.Conv2d, ax: Axes | None = None, *, columns: int = 16, title
     return _draw(sheet, _axes(ax, (9, 9 * height / width)), title)
 
 
+def _short(value: float) -> str:
+    """A number that fits into a small square: 1.5, 0.25, -12, never -0."""
+    text = f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
 def numbers(
     values, ax: Axes | None = None, *, title: str | None = None, full: float | None = None, colours: str = DIVERGING
 ) -> Axes:
@@ -309,7 +315,7 @@ def numbers(
     ax.imshow(array, cmap=colours, vmin=-full, vmax=full)
     for (row, column), value in np.ndenumerate(array):
         ink = "white" if abs(value) > 0.65 * full else "black"
-        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=10, color=ink)
+        ax.text(column, row, _short(value), ha="center", va="center", fontsize=10, color=ink)
     ax.set_xticks(np.arange(array.shape[1] + 1) - 0.5, labels=[])
     ax.set_yticks(np.arange(array.shape[0] + 1) - 0.5, labels=[])
     ax.grid(color="white", lw=1.5)

@@ -10,6 +10,10 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 
+class Unsupported(NotImplementedError, ValueError):
+    """The network holds an operation for which the paper gives no way down."""
+
+
 @dataclass
 class Step:
     """One recorded operation; `inputs` are the places of the earlier steps whose output it took."""

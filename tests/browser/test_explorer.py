@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import statistics
+import time
 from pathlib import Path
 
 import nbformat
@@ -13,9 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SETUP = runpy.run_path(str(ROOT / "notebooks" / "build.py"))["SETUP"]
 NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")) if "explore." in p.read_text()]
 
-#: One number for the decoded picture: its address changes with every redraw, even of the same pixels.
+EXPLORER = 'from zflib import explore\nexplore.layers(zflib.load("zfnet56"))'
+READY = """import numpy as np
+frames = np.random.default_rng(0).integers(0, 256, (12, 245, 932, 3), np.uint8)
+explore.stepper(list(frames))"""
+
+#: One number for the decoded picture, once it rests: its address changes with every redraw, even of equal pixels.
 PIXELS = """async img => {
-  await img.decode();
+  for (let seen = null; seen !== img.src;) {
+    seen = img.src;
+    await new Promise(done => setTimeout(done, 250));
+    await img.decode().catch(() => { seen = null; });  // replaced while it was decoded
+  }
   const canvas = document.createElement('canvas');
   [canvas.width, canvas.height] = [img.naturalWidth, img.naturalHeight];
   const context = canvas.getContext('2d');
@@ -77,20 +87,17 @@ def pixels(panel) -> int:
     return panel.locator("img").evaluate(PIXELS)
 
 
-def changed(page, panel, before: int) -> int:
-    """Wait for a picture that differs from `before`; the new one's number."""
-    image = panel.locator("img").element_handle()
-    page.wait_for_function(
-        f"([img, old]) => ({PIXELS})(img).then(now => now !== old)", arg=[image, before], timeout=20_000
-    )
-    return pixels(panel)
+def wait_until(condition, *, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing happened within {seconds} seconds"
+        time.sleep(0.05)
 
 
-def returned(page, panel, before: int) -> None:
-    image = panel.locator("img").element_handle()
-    page.wait_for_function(
-        f"([img, old]) => ({PIXELS})(img).then(now => now === old)", arg=[image, before], timeout=20_000
-    )
+def step(slider) -> tuple[str, str]:
+    """The keys for a step and back: to the right unless the slider is at its end."""
+    at_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+    return ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
 
 
 def quiet(panel) -> None:
@@ -107,78 +114,80 @@ def test_a_cell_that_fails_is_noticed(cells, lab, page):
 
 
 @pytest.fixture(scope="module")
-def explorer(lab, chromium):
-    """(page, panel) of a notebook with the setup cell of all notebooks and one explorer."""
+def panel(lab, chromium):
+    """The explorer of a notebook that has the setup cell of all; below it are pictures drawn already."""
     folder, address = lab
-    cells = [SETUP, 'from zflib import explore\nexplore.layers(zflib.load("zfnet56"))']
-    put(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), folder / "explorer.ipynb")
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (SETUP, EXPLORER, READY)]
+    put(nbformat.v4.new_notebook(cells=cells), folder / "explorer.ipynb")
     page = chromium.new_page(viewport={"width": 1400, "height": 1600})
     page.set_default_timeout(120_000)
     run_all(page, address("explorer.ipynb"))
-    panel = page.locator(".zf-fast")
+    panel = page.locator(".zf-fast").first
     panel.locator("img").wait_for()
-    yield page, panel
+    yield panel
     page.close()
 
 
-def test_slider_changes_the_picture_and_brings_it_back(explorer):
-    page, panel = explorer
+def test_slider_changes_the_picture_and_brings_it_back(panel):
     handle, before = panel.get_by_role("slider"), pixels(panel)
-    handle.press("ArrowRight")
-    changed(page, panel, before)
-    handle.press("ArrowLeft")
-    returned(page, panel, before)
+    there, back = step(handle)
+    handle.press(there)
+    wait_until(lambda: pixels(panel) != before)
+    handle.press(back)
+    wait_until(lambda: pixels(panel) == before)
     quiet(panel)
 
 
-@pytest.mark.parametrize(
-    ("menu", "choice"), [("photo", "coffee"), ("layer", "conv2"), ("layer", "fc8"), ("rule", "gradient")]
-)
-def test_menu_changes_the_picture_and_brings_it_back(explorer, menu, choice):
-    page, panel = explorer
+CHOICES = [("photo", "coffee"), ("layer", "conv2"), ("layer", "fc8"), ("rule", "gradient"), ("rule", "guided")]
+
+
+@pytest.mark.parametrize(("menu", "choice"), CHOICES)
+def test_menu_changes_the_picture_and_brings_it_back(panel, menu, choice):
     select = panel.locator(".widget-dropdown", has_text=menu).locator("select")
     first, before = select.evaluate("e => e.selectedOptions[0].text"), pixels(panel)
     select.select_option(choice)
-    changed(page, panel, before)
+    wait_until(lambda: pixels(panel) != before)
     select.select_option(first)
-    returned(page, panel, before)
+    wait_until(lambda: pixels(panel) == before)
     quiet(panel)
 
 
-def test_words_follow_the_slider(explorer):
-    page, panel = explorer
-    words = panel.locator("[aria-live]")
-    page.wait_for_function("() => document.querySelector('.zf-fast [aria-live]').innerText.includes('of conv5')")
+def test_words_follow_the_slider(panel):
+    handle, words, _ = panel.get_by_role("slider"), panel.locator("[aria-live]"), pixels(panel)
     before = words.inner_text()
-    panel.get_by_role("slider").press("ArrowRight")
-    page.wait_for_function("old => document.querySelector('.zf-fast [aria-live]').innerText !== old", arg=before)
-    panel.get_by_role("slider").press("ArrowLeft")
-    page.wait_for_function("old => document.querySelector('.zf-fast [aria-live]').innerText === old", arg=before)
+    assert "of conv5" in before
+    there, back = step(handle)
+    handle.press(there)
+    wait_until(lambda: words.inner_text() != before)
+    handle.press(back)
+    wait_until(lambda: words.inner_text() == before)
+    quiet(panel)
 
 
-def test_key_press_to_changed_picture(explorer, capsys):
-    page, panel = explorer
+def test_key_press_to_changed_picture(panel, capsys):
+    """Within 400 ms, or on a busy machine within three times what a picture takes that is drawn already."""
+    ready = press_keys(panel.page.locator(".zf-fast").nth(1), 30)
+    times = press_keys(panel, 30)
+    p95, least = (statistics.quantiles(some, n=20)[-1] for some in (times, ready))
+    with capsys.disabled():
+        print(f"\nkey press to changed picture: median {statistics.median(times):.0f} ms, p95 {p95:.0f} ms")
+        print(f"the same, drawn ahead of time: median {statistics.median(ready):.0f} ms, p95 {least:.0f} ms")
+    assert p95 < max(400, 3 * least)
+
+
+def press_keys(panel, count: int, *, first: int = 3) -> list[float]:
+    """Milliseconds from each key press to the changed picture; six steps to the right, six to the left.
+
+    The `first` presses, which warm the network up, are left out.
+    """
+    handle, page = panel.get_by_role("slider"), panel.page
+    handle.press("Home")
+    pixels(panel)  # at rest
     panel.locator("img").evaluate(STOPWATCH)
-    press_keys(page, panel, 3)  # the first ones warm the network up
-    for _ in range(3):  # another program may take the processor for a while
-        times = press_keys(page, panel, 30)
-        p95 = statistics.quantiles(times, n=20)[-1]
-        with capsys.disabled():
-            median = statistics.median(times)
-            print(f"\nkey press to changed picture: median {median:.0f} ms, p95 {p95:.0f} ms of {len(times)}")
-        if p95 < 400:
-            return
-    pytest.fail(f"p95 of {p95:.0f} ms from key press to changed picture; 400 ms is the limit, 100 ms the aim")
-
-
-def press_keys(page, panel, count: int) -> list[float]:
-    """Milliseconds from each of `count` key presses to the changed picture; six steps to the right, six to the left."""
-    handle = panel.get_by_role("slider")
-    page.evaluate("window.times.length = 0")
-    for number in range(1, count + 1):
-        handle.press("ArrowRight" if number % 12 < 6 else "ArrowLeft")
+    for number in range(1, first + count + 1):
+        handle.press("ArrowRight" if (number - 1) % 12 < 6 else "ArrowLeft")
         page.wait_for_function("count => window.times.length >= count", arg=number)
-    return page.evaluate("window.times")
+    return page.evaluate("window.times")[first:]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
@@ -194,17 +203,16 @@ def test_panels_of_a_notebook(path, lab, page):
     assert panels.count() > 0, "the notebook mentions explore but shows no panel"
     for panel in panels.all():
         panel.locator("img").wait_for()
-        _move(page, panel)
+        _move(panel)
         quiet(panel)
 
 
-def _move(page, panel) -> None:
+def _move(panel) -> None:
     """One step of the panel's first slider, or its first menu if it has none."""
     before, slider = pixels(panel), panel.get_by_role("slider").first
     if slider.count():
-        at_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
-        slider.press("ArrowLeft" if at_end else "ArrowRight")
+        slider.press(step(slider)[0])
     else:
         menu = panel.locator("select").first
         menu.select_option(index=1 if menu.evaluate("e => e.selectedIndex") == 0 else 0)
-    changed(page, panel, before)
+    wait_until(lambda: pixels(panel) != before)

@@ -1,0 +1,1 @@
+"""The exercises, one room per notebook; `zflib.check` has them all by name."""

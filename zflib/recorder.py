@@ -1,0 +1,136 @@
+"""Watches a forward pass, operation by operation, without a word of help from the network."""
+
+from __future__ import annotations
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from . import steps
+from .steps import Call, Step, Unsupported
+
+#: Operations that ask a tensor only for its shape and type.
+SHAPE_ONLY = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+              "new_empty", "new_empty_strided", "new_full"}  # fmt: skip
+#: Those that take another tensor's shape or type.
+LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
+#: Ways to take numbers out of a tensor that torch's dispatcher does not see.
+READS = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"}
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every tensor operation of a forward pass and notes how it depends on the images.
+
+    At this level a ReLU is a ReLU, however the network wrote it: module, function, method, in place or not.
+    A tensor's place on the tape holds until its memory is written to, through whichever tensor.
+    """
+
+    def __init__(self, images: torch.Tensor, *, masks: bool):
+        super().__init__()
+        self.masks, self.skipping, self.modules = masks, False, []
+        self.steps: list[Step] = []
+        self.places = WeakTensorKeyDictionary()  # tensor -> (place, writes to its memory until then)
+        self.writes: dict[StorageWeakRef | int, int] = {}  # for memory that holds something computed from the images
+        self.writers: dict[StorageWeakRef | int, str] = {}  # the last operation that wrote to it
+        self.append(Step("image", (), images.shape), images)
+
+    def append(self, step: Step, out: torch.Tensor) -> None:
+        """The step gets the next place on the tape, and `out` stands for it."""
+        if step.kind == "refused" and self.modules:
+            path, module = self.modules[-1]
+            step.values["where"] = f"{path!r} ({type(module).__name__})" if path else ""
+        self.places[out] = len(self.steps), self.writes.setdefault(_memory(out), 0)
+        self.steps.append(step)
+
+    def refuse(self, name: str, out: torch.Tensor) -> None:
+        """`out` gets a place from which there is no way down."""
+        self.append(Step("refused", (), out.shape, {"name": name}), out)
+
+    def depends(self, tensor) -> bool:
+        """Whether something computed from the images is in this tensor, or in the memory behind it."""
+        return isinstance(tensor, torch.Tensor) and (tensor in self.places or _memory(tensor) in self.writes)
+
+    def place(self, tensor: torch.Tensor) -> int:
+        """The place of a tensor on the tape; one that was changed behind its back is refused."""
+        place, writes = self.places.get(tensor, (None, None))
+        memory = _memory(tensor)
+        if writes is None or writes != self.writes[memory]:
+            writer = self.writers.get(memory, "view")
+            self.refuse(f"{writer} through another view of the same memory", tensor)
+            place, _ = self.places[tensor]
+        return place
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs, packet = kwargs or {}, func.overloadpacket.__name__
+        shape_only = packet in SHAPE_ONLY and func.namespace == "aten"
+        if self.skipping or shape_only or not any(map(self.depends, tree_leaves((args, kwargs)))):
+            return func(*args, **kwargs)
+        if packet == "_mps_max_pool2d":  # this one keeps its switches to itself
+            func = torch.ops.aten.max_pool2d_with_indices.default
+        names = [a.name for a in func._schema.arguments]
+        given = dict(zip(names, args)) | kwargs
+        places = {name: tuple(self.place(t) for t in tree_leaves(a) if self.depends(t)) for name, a in given.items()}
+        call = Call(func, args, kwargs, places)  # before it runs: an operation in place overwrites its input
+        out = func(*args, **kwargs)
+        self._note(call, out)
+        return out
+
+    def _note(self, call: Call, out) -> None:
+        written = [
+            t for a in call.function._schema.arguments if a.alias_info is not None and a.alias_info.is_write
+            for t in tree_leaves(call[a.name]) if isinstance(t, torch.Tensor)
+        ]  # fmt: skip
+        for tensor in written:
+            self.writes[_memory(tensor)] = self.writes.get(_memory(tensor), 0) + 1
+            self.writers[_memory(tensor)] = call.function.overloadpacket.__name__
+        outs = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        if not outs and not written:
+            raise Unsupported(
+                f"net: it reads numbers out of its activations ({call.name!r}); a deconvnet cannot follow"
+            )
+        for step, tensor in zip(self._steps(call, out, outs), outs):
+            self.append(step, tensor)
+        for tensor in written:
+            if not any(tensor is t for t in outs):
+                self.append(call.refused(tensor), tensor)
+
+    def _steps(self, call: Call, out, outs: list[torch.Tensor]) -> list[Step]:
+        if not outs or isinstance(out, list):
+            return steps.pieces(call, outs)
+        step = steps.translate(call, outs[0], tuple(outs[1:]))
+        if step.kind == "rectify" and self.masks:
+            step.values["mask"] = outs[0] > 0
+        return [step] + [call.refused(other, f"another result of {call.name}") for other in outs[1:]]
+
+
+class Guard(TorchFunctionMode):
+    """Notices results that were computed from the images without the recorder seeing how."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs, name, recorder = kwargs or {}, getattr(func, "__name__", str(func)), self.recorder
+        out = func(*args, **kwargs)
+        leaves = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        if recorder.skipping or name in SHAPE_ONLY | LIKE or not (leaves or name in READS):
+            return out
+        if any(map(recorder.depends, tree_leaves((args, kwargs)))):
+            if name in READS:
+                raise Unsupported(f"net: it reads numbers out of its activations ({name!r}); a deconvnet cannot follow")
+            for tensor in leaves:
+                if not recorder.depends(tensor):
+                    recorder.refuse(name, tensor)
+        return out
+
+
+def _memory(tensor: torch.Tensor) -> StorageWeakRef | int:
+    """What tensors share that are views of one another."""
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):  # sparse and opaque tensors have no storage
+        return id(tensor)
