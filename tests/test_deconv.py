@@ -262,7 +262,7 @@ MIDDLES = {
     "avg pool without padding": module(nn.AvgPool2d(2, 1, padding=1, count_include_pad=False)),
     "adaptive avg pool": module(nn.ReLU(), nn.AdaptiveAvgPool2d((4, 3))),
     "adaptive max pool": module(nn.AdaptiveMaxPool2d((4, 3)), nn.ReLU()),
-    "batch norm": module(nn.BatchNorm2d(6), nn.ReLU()),
+    "batch norm": module(nn.BatchNorm2d(6, eps=0.1), nn.ReLU()),
     "batch norm, not affine": module(nn.BatchNorm2d(6, affine=False), nn.ReLU()),
     "dropout": module(nn.Dropout(), nn.ReLU(), nn.Dropout2d()),
     "response norm": module(nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)),
