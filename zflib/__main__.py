@@ -132,8 +132,9 @@ def sheet(view: View, channels: list[int], *, photo: str, size: int) -> np.ndarr
     image = show.image_pixels(view.image, view.net)
     side = min(max(2 * size, len(grid)), 4 * size)
     seen = show.upscale(image, side, smooth=True)
-    for channel in channels:
-        seen = show.framed(seen, view.box(channel), scale=side / max(image.shape[:2]))
+    for top, left, bottom, right in map(view.box, channels):
+        if 2 * (bottom - top) * (right - left) <= image.shape[0] * image.shape[1]:  # larger ones would only cover it
+            seen = show.framed(seen, (top, left, bottom, right), scale=side / max(image.shape[:2]))
     return show.beside([seen, grid], [f"{photo}: what they saw", f"{view.layer}, {view.rule}"], gap=20, size=15)
 
 
