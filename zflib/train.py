@@ -241,7 +241,7 @@ def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, com
     curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     card = {
         "name": out.name, "data": "Tiny ImageNet-200: 100,000 training and 10,000 validation images",
-        "recipe": asdict(recipe), "command": command, "seed": recipe.seed, "epochs": progress_epochs(curve),
+        "recipe": asdict(recipe), "command": command, "seed": recipe.seed, "epochs": curve[-1]["epoch"],
         "conv1_outer_ring_share": outer_ring_share(fold(net).conv1), "curve": curve,
     }  # fmt: skip
     models.save(fold(net), out / "final", card)
@@ -250,11 +250,6 @@ def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, com
                         "ten-crop": accuracy(shipped, validation, ten_crop=True, batch=50)}  # fmt: skip
     models.save(shipped, out / "final", card)
     return card
-
-
-def progress_epochs(curve: list[dict]) -> int:
-    """How many epochs a logged curve covers."""
-    return max((row["epoch"] for row in curve), default=0)
 
 
 def _anneal(recipe: Recipe, progress: Progress, top1: float) -> None:
