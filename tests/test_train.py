@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import multiprocessing
+import os
+import random
+import socket
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +17,11 @@ import torch
 from torch import nn
 
 import zflib
-from zflib import filters, train
+from zflib import checkpoints, cluster, data, filters, loop, measure, recipes, train
 from zflib.models import Conv, Geometry, ZFNet
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
-RECIPE = replace(train.RECIPES["modern"], epochs=2, batch=8)
+RECIPE = replace(train.RECIPES["modern"], epochs=2, batch=8, sizes=(8, 10))
 
 
 def images(n: int = 40, seed: int = 0) -> train.Images:
@@ -41,8 +47,8 @@ def test_a_run_stopped_anywhere_continues_bit_for_bit(tmp_path, monkeypatch, sto
     whole = network()
     train.train(whole, images(), images(20, 1), RECIPE, tmp_path / "whole")
 
-    monkeypatch.setattr(train, "SAVE_EVERY", -1.0)  # a checkpoint after every step
-    steps, real = [], train.learning_rate
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)  # a checkpoint after every step
+    steps, real = [], loop.learning_rate
 
     def interrupted(*args):
         steps.append(1)
@@ -50,10 +56,10 @@ def test_a_run_stopped_anywhere_continues_bit_for_bit(tmp_path, monkeypatch, sto
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(train, "learning_rate", interrupted)
+    monkeypatch.setattr(loop, "learning_rate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.train(network(), images(), images(20, 1), RECIPE, tmp_path / "cut")
-    monkeypatch.setattr(train, "learning_rate", real)
+    monkeypatch.setattr(loop, "learning_rate", real)
     resumed = network()
     train.train(resumed, images(), images(20, 1), RECIPE, tmp_path / "cut")
     assert same(whole, resumed)
@@ -67,9 +73,157 @@ def test_a_torn_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     before = (tmp_path / "checkpoint.pt").read_bytes()
     monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError):
-        train.save_atomically({"a": torch.ones(3)}, tmp_path / "checkpoint.pt")
+        checkpoints.save_atomically({"a": torch.ones(3)}, tmp_path / "checkpoint.pt")
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
+
+
+def killed_run(out: str) -> None:
+    """A whole run in a process of its own, checkpoints after every step, as slow as a kill needs to hit it."""
+    torch.set_num_threads(1)
+    loop.SAVE_EVERY = -1.0
+    train.train(network(), images(160), images(20, 1), RECIPE, Path(out), report=lambda row: None)
+
+
+def test_killed_ten_times_at_random_moments_it_ends_in_the_same_weights(tmp_path):
+    """SIGKILL, so nothing is tidied up, in a run that spends most of its time writing checkpoints."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["zflib.train"])
+    started = time.monotonic()
+    context.Process(target=killed_run, args=(str(tmp_path / "warm"),)).start()
+    whole = context.Process(target=killed_run, args=(str(tmp_path / "whole"),))
+    whole.start()
+    whole.join()
+    moments, kills = random.Random(time.time_ns()), 0
+    while kills < 10:
+        process = context.Process(target=killed_run, args=(str(tmp_path / "killed"),))
+        process.start()
+        process.join(moments.uniform(0.05, 0.4))
+        if process.exitcode == 0:
+            (tmp_path / "killed" / "checkpoint.pt").unlink(missing_ok=True)  # too quick for the killer: once more
+            continue
+        process.kill()
+        process.join()
+        kills += 1
+    last = context.Process(target=killed_run, args=(str(tmp_path / "killed"),))
+    last.start()
+    last.join()
+    weights = [torch.load(tmp_path / name / "epoch002.pt", weights_only=True) for name in ("whole", "killed")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not list((tmp_path / "killed").glob(".*"))  # what killed writers left is gone
+    assert time.monotonic() - started < 300
+
+
+def test_a_checkpoint_of_another_recipe_or_network_is_refused(tmp_path):
+    train.train(network(), images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+    with pytest.raises(ValueError, match=r"another recipe, it differs in lr, seed; choose a new folder"):
+        train.train(network(), images(), images(20, 1), replace(RECIPE, epochs=1, lr=1.0, seed=4), tmp_path)
+    wider = ZFNet(7, geometry=replace(TINY, hidden=(9,)), batch_norm=True)
+    with pytest.raises(ValueError, match="another network; choose a new folder"):
+        train.train(wider, images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+
+
+def test_snapshots_are_kept_at_the_chosen_epochs_and_the_last(tmp_path):
+    rows = []
+    train.train(network(), images(), images(20, 1), replace(RECIPE, epochs=4), tmp_path, report=rows.append)
+    assert sorted(path.name for path in tmp_path.glob("epoch*")) == ["epoch001.pt", "epoch002.pt", "epoch004.pt"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows == [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+
+
+def one_of(rank: int, world: int, port: int, recipe: dict, out: str) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}  # fmt: skip
+    torch.set_num_threads(1)
+    recipe = recipes.Recipe(**recipe)
+    with cluster.joined(torch.device("cpu")):
+        net = network(recipe.batch_norm)
+        train.train(net, images(), images(21, 1), recipe, Path(out) / "two", report=lambda row: None)
+        torch.save(net.state_dict(), Path(out) / f"rank{rank}.pt")
+
+
+@pytest.mark.parametrize("name", ["paper", "modern"])
+def test_two_processes_take_the_steps_of_one(tmp_path, name):
+    """Batch statistics, dropout masks and gradients of the whole batch: torchrun's numbers are one process' numbers."""
+    recipe = replace(train.RECIPES[name], epochs=2, batch=8, sizes=RECIPE.sizes if name == "modern" else ())
+    alone = network(recipe.batch_norm)
+    train.train(alone, images(), images(21, 1), recipe, tmp_path / "one", report=lambda row: None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_of, (2, port, asdict(recipe), str(tmp_path)), nprocs=2)
+    both = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    moved = network(recipe.batch_norm).state_dict()
+    for key, value in alone.state_dict().items():
+        assert torch.equal(both[0][key], both[1][key]), key
+        torch.testing.assert_close(both[0][key], value, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(moved["conv1.weight"], both[0]["conv1.weight"])
+    logs = [[json.loads(line) | {"images_per_second": 0} for line in (tmp_path / d / "log.jsonl").open()]
+            for d in ("one", "two")]  # fmt: skip
+    for one, two in zip(*logs, strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
+    monkeypatch.setattr(cluster, "world", lambda: 3)
+    with pytest.raises(ValueError, match="batch 128 cannot be shared by 3 processes; choose a number that divides it"):
+        cluster.share(128)
+
+
+def test_the_mean_image_is_cut_and_mirrored_as_the_image_is(tmp_path):
+    recipe = replace(train.RECIPES["paper"], batch=8)
+    net, some = network(batch_norm=False), images()
+    loop.prepare(net, some, recipe)
+    torch.testing.assert_close(net.mean, torch.from_numpy(some.pixels.mean(0)).float(), rtol=1e-4, atol=1e-3)
+    inputs, labels = next(loop.Run(net, some, recipe, tmp_path).batches())
+    order, corners, mirrored = loop.epoch_plan(some, recipe, 0)
+    assert bool(mirrored[:8].any()) and not bool(mirrored[:8].all())
+    for row in range(8):
+        whole = net.normalise(torch.from_numpy(some.pixels[order[row]]))
+        top, left = corners[row].tolist()
+        patch = whole[:, top : top + 10, left : left + 10]
+        torch.testing.assert_close(inputs[row], patch.flip(-1) if mirrored[row] else patch)
+    assert torch.equal(labels, some.labels[order[:8]])
+    pixels = torch.from_numpy(some.pixels[:2])
+    crops = data.ten_crop(net.normalise(pixels), 10)
+    torch.testing.assert_close(net.normalise(data.centre_crop(pixels, 10)), crops[:, 4])
+    torch.testing.assert_close(net.denormalise(crops[:, 4]), data.centre_crop(pixels, 10).float())
+
+
+def test_a_network_with_a_mean_image_is_saved_and_loaded(tmp_path):
+    net = network(batch_norm=False)
+    net.classes, net.wnids, net.mean = list("abcdefg"), list("ABCDEFG"), torch.rand(3, 12, 12) * 255
+    zflib.models.save(net, tmp_path / "net", {})
+    assert torch.equal(zflib.models.load_file(tmp_path / "net.pt").mean, net.mean.half().float())
+    assert torch.equal(filters.fold(net).mean, net.mean)
+
+
+def test_small_crops_first_and_the_adaptive_pool_is_the_pool_at_the_full_size():
+    recipe = replace(RECIPE, epochs=12, sizes=(40, 48, 56))
+    crops = torch.randn(2, 3, 56, 56)
+    assert [recipes.resized(crops, recipe, epoch).shape[-1] for epoch in range(12)] == [40] * 4 + [48] * 4 + [56] * 4
+    for net in (zflib.zfnet56(batch_norm=True), zflib.alexnet56(batch_norm=True), zflib.scenes56(batch_norm=True)):
+        net.eval()
+        before = net(crops)
+        loop.prepare(net, train.Images(np.zeros((1, 3, 64, 64), np.uint8), torch.zeros(1).long(), 56),
+                     replace(recipe, scale=float(net.scale)))  # fmt: skip
+        assert isinstance(net.pool5, nn.AdaptiveMaxPool2d)
+        adaptive = net(crops)
+        net.pool5 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        assert torch.equal(net(crops), adaptive) and not torch.equal(before, adaptive)
+
+    flat = torch.full((1, 3, 56, 56), 0.25)
+    assert torch.allclose(recipes.resized(flat, recipe, 0), torch.tensor(0.25))
+
+
+def test_the_papers_recipe_is_the_papers():
+    paper = train.RECIPES["paper"]
+    assert (paper.batch, paper.momentum, paper.lr, paper.dropout, paper.init_std) == (128, 0.9, 1e-2, 0.5, 1e-2)
+    assert (paper.epochs, paper.renormalise, paper.per_pixel_mean, paper.batch_norm) == (70, 0.1, True, False)
+    net = network(batch_norm=False)
+    recipes.initialise(net, paper)
+    assert float(net.fc4.weight.std()) == pytest.approx(1e-2, rel=0.2) and float(net.fc4.bias.abs().max()) == 0
+    assert [m.p for m in net.modules() if isinstance(m, nn.Dropout)] == [0.5]
 
 
 def test_folding_keeps_the_function():
@@ -132,27 +286,28 @@ def test_limit_ring_holds_every_filter_to_its_share_and_leaves_clean_ones_alone(
 
 def test_one_cycle_rises_then_falls_to_zero_and_a_plateau_anneals():
     recipe = replace(RECIPE, epochs=10, lr=1.0, warmup=0.2)
-    rates = [train.learning_rate(recipe, train.Progress(epoch=e, step=s), 10) for e in range(10) for s in range(10)]
+    rates = [recipes.learning_rate(recipe, recipes.Progress(epoch=e, step=s), 10) for e in range(10) for s in range(10)]
     assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 20
     assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True) and rates[-1] < 1e-3
-    progress = train.Progress(lr=0.01)
+    progress = recipes.Progress(lr=0.01)
     for top1 in (10.0, 11.0, 11.0, 10.5):
-        train._anneal(train.RECIPES["paper"], progress, top1)
+        recipes.anneal(train.RECIPES["paper"], progress, top1)
     assert progress.lr == pytest.approx(1e-3)
 
 
 def test_an_epoch_sees_every_image_once_at_every_corner():
-    plan = train.epoch_plan(images(4000), RECIPE, 3)
+    plan = loop.epoch_plan(images(4000), RECIPE, 3)
     assert sorted(plan[0].tolist()) == list(range(4000))
     assert set(map(tuple, plan[1].tolist())) == {(t, l) for t in range(3) for l in range(3)}
     assert 0.45 < plan[2].float().mean() < 0.55
-    again, other = train.epoch_plan(images(4000), RECIPE, 3), train.epoch_plan(images(4000), RECIPE, 4)
+    again, other = loop.epoch_plan(images(4000), RECIPE, 3), loop.epoch_plan(images(4000), RECIPE, 4)
     assert torch.equal(plan[0], again[0]) and not torch.equal(plan[0], other[0])
 
 
 def test_a_batch_is_cut_and_mirrored_where_the_plan_says():
     some = images(3)
-    batch = some.batch(torch.tensor([2, 0]), torch.tensor([[1, 2], [0, 0]]), torch.tensor([False, True]))
+    corners, mirrored = torch.tensor([[1, 2], [0, 0]]), torch.tensor([False, True])
+    batch = measure.cut(some.pixels, torch.tensor([2, 0]), corners, mirrored, crop=10)
     assert np.array_equal(batch[0].numpy(), some.pixels[2, :, 1:11, 2:12])
     assert np.array_equal(batch[1].numpy(), some.pixels[0, :, :10, :10][..., ::-1])
 
@@ -179,7 +334,7 @@ def test_finish_measures_what_it_saved(tmp_path):
     net = network()
     net.classes, net.wnids = list("abcdefg"), [f"n{i}" for i in range(7)]
     train.train(net, images(), images(20, 1), RECIPE, tmp_path)
-    card = train.finish(net, images(20, 1), RECIPE, tmp_path, "python -m zflib.train")
+    card = train.finish(net, images(20, 1), RECIPE, tmp_path, card={"command": "python"})
     loaded = zflib.models.load_file(tmp_path / "final.pt")
     measured = train.accuracy(loaded, images(20, 1))
     assert loaded.card["accuracy"]["centre crop"] == measured == card["accuracy"]["centre crop"]

@@ -27,3 +27,9 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         Path(part).unlink(missing_ok=True)
         raise
     os.chmod(path, 0o644)  # mkstemp makes a file for its owner alone
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed writers left in `folder`: unfinished temporary files."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)

@@ -51,8 +51,9 @@ def limit_ring(conv: nn.Conv2d, share: float) -> None:
 
 def fold(net: ZFNet) -> ZFNet:
     """A copy of `net` in which every batch normalisation is folded into the convolution before it."""
-    folded = ZFNet(net.num_classes, geometry=net.geometry)
-    state = {k: v for k, v in net.state_dict().items() if not k.startswith("bn")}
+    with torch.device("meta"):  # no weights to draw: a training run that looks at itself keeps its random numbers
+        folded = ZFNet(net.num_classes, geometry=net.geometry)
+    state = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("bn")}
     for i in range(1, len(net.geometry.convs) + 1):
         bn = getattr(net, f"bn{i}", None)
         if bn is None:
@@ -60,6 +61,6 @@ def fold(net: ZFNet) -> ZFNet:
         gain = bn.weight / (bn.running_var + bn.eps).sqrt()
         state[f"conv{i}.weight"] = net.get_submodule(f"conv{i}").weight * gain.view(-1, 1, 1, 1)
         state[f"conv{i}.bias"] = bn.bias - gain * bn.running_mean
-    folded.load_state_dict(state)
+    folded.load_state_dict(state, assign=True)
     folded.classes, folded.wnids = net.classes, net.wnids
     return folded.eval()

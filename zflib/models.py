@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from . import data, files
+from .norm import ResponseNorm
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,14 @@ class Geometry:
     resize: int
     crop: int
     convs: tuple[Conv, ...]
-    hidden: tuple[int, ...] = (4096, 4096)
+    hidden: tuple[int, ...] | None = (4096, 4096)  # None: the convolutional part alone
     dropout: float = 0.5
 
     @staticmethod
     def from_dict(values: dict) -> Geometry:
         convs = tuple(Conv(**conv) for conv in values["convs"])
-        return Geometry(**values | {"convs": convs, "hidden": tuple(values["hidden"])})
+        hidden = values["hidden"]
+        return Geometry(**values | {"convs": convs, "hidden": None if hidden is None else tuple(hidden)})
 
 
 #: Figure 3 of the paper: maps of side 110/55/26/13/13/13/13/6 from a 224x224 image.
@@ -62,51 +63,18 @@ ZFNET56 = Geometry(64, 56, (
 ), hidden=(1024, 1024))  # fmt: skip
 
 
-class ResponseNorm(nn.Module):
-    """Krizhevsky's local response normalisation; computes what `nn.LocalResponseNorm` does, faster.
-
-    Each value is divided by (k + alpha/size * sum of squares over `size` neighbouring channels) ** beta.
-    """
-
-    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0):
-        super().__init__()
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return _ResponseNorm.apply(maps, self.size, self.alpha, self.beta, self.k)
-
-    def extra_repr(self) -> str:
-        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+#: The same with Krizhevsky's first layer, 11x11 at stride 4; conv2 then needs no pool: 14/7/7/7/7/7/3.
+ALEXNET56 = replace(ZFNET56, convs=(
+    Conv(64, 11, stride=4, padding=4, pool=True, norm=True),
+    replace(ZFNET56.convs[1], pool=False),
+    *ZFNET56.convs[2:],
+))  # fmt: skip
 
 
-def _neighbours(values: torch.Tensor, before: int, after: int) -> torch.Tensor:
-    """Sum over each channel's neighbours: `before` channels below it to `after` above it."""
-    channels = values.shape[1]
-    padded = F.pad(values, (0, 0) * (values.dim() - 2) + (before, after))
-    total = padded[:, :channels].clone()
-    for shift in range(1, before + after + 1):
-        total += padded[:, shift : shift + channels]
-    return total
-
-
-class _ResponseNorm(torch.autograd.Function):
-    """The closed-form derivative, so that a training step keeps two tensors instead of a dozen."""
-
-    @staticmethod
-    def forward(ctx, maps, size, alpha, beta, k):
-        before, after = size // 2, (size - 1) // 2
-        base = _neighbours(maps * maps, before, after).mul_(alpha / size).add_(k)
-        factor = base.rsqrt().mul_(base.rsqrt().sqrt_()) if beta == 0.75 else base.pow(-beta)
-        ctx.save_for_backward(maps, base, factor)
-        ctx.settings = before, after, 2 * alpha * beta / size
-        return maps * factor
-
-    @staticmethod
-    def backward(ctx, grad):
-        maps, base, factor = ctx.saved_tensors
-        before, after, scale = ctx.settings
-        shared = _neighbours(grad * maps * factor / base, after, before)
-        return torch.addcmul(grad * factor, maps, shared, value=-scale), None, None, None, None
+#: `zfnet56` thinned until two cores train it while you watch: 24-48-64-64-48 channels, fc 128.
+SCENES56 = replace(ZFNET56, hidden=(128, 128), convs=tuple(
+    replace(conv, channels=channels) for conv, channels in zip(ZFNET56.convs, (24, 48, 64, 64, 48))
+))  # fmt: skip
 
 
 class ZFNet(nn.Module):
@@ -126,7 +94,8 @@ class ZFNet(nn.Module):
         self.register_buffer("scale", torch.tensor(1.0))
         self.layer_names: list[str] = []
         self._add_convs(batch_norm)
-        self._add_hidden(num_classes)
+        if geometry.hidden is not None:
+            self._add_hidden(num_classes)
 
     def _add_convs(self, batch_norm: bool) -> None:
         incoming = 3
@@ -141,9 +110,9 @@ class ZFNet(nn.Module):
             if conv.norm:
                 self._add(f"norm{i}", ResponseNorm())
             incoming = conv.channels
-        self.add_module("flatten", nn.Flatten())
 
     def _add_hidden(self, num_classes: int) -> None:
+        self.add_module("flatten", nn.Flatten())
         first = len(self.geometry.convs) + 1
         incoming = self.geometry.convs[-1].channels * self.map_sizes()[-1] ** 2
         for i, width in enumerate((*self.geometry.hidden, num_classes), start=first):
@@ -185,26 +154,48 @@ class ZFNet(nn.Module):
         over the scale: section 3's preparation, for one crop.
         """
         pixels = data.stack(images, self.geometry.resize)
-        return self.normalise(data.centre_crop(pixels, self.geometry.crop))
+        return data.centre_crop(self.normalise(pixels), self.geometry.crop)
 
     def ten_crop(self, images) -> torch.Tensor:
         """(N,10,3,S,S): the four corners and the centre, then their mirror images (section 3)."""
         pixels = data.stack(images, self.geometry.resize)
-        crops = data.ten_crop(pixels, self.geometry.crop)
-        return self.normalise(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        return data.ten_crop(self.normalise(pixels), self.geometry.crop)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N,3,H,W) pixels in [0,255] to the network's units: (pixels - mean) / scale."""
-        return (pixels.to(self.mean) - self.mean) / self.scale
+        """(N,3,H,W) pixels in [0,255] to the network's units: (pixels - mean) / scale.
+
+        A mean image (section 3's per-pixel mean) is as large as the resized image; a centre crop takes its centre.
+        """
+        return (pixels.to(self.mean) - self._mean_of(pixels)) / self.scale
 
     def denormalise(self, images: torch.Tensor) -> torch.Tensor:
         """Network units back to pixels in [0,255] (a float tensor, not clipped)."""
-        return images * self.scale + self.mean
+        return images * self.scale + self._mean_of(images)
+
+    def _mean_of(self, images: torch.Tensor) -> torch.Tensor:
+        side = min(images.shape[-2:])
+        return self.mean if self.mean.shape[-1] in (1, side) else data.centre_crop(self.mean, side)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
+        saved = state_dict.get(f"{prefix}mean")
+        if saved is not None:  # one value per colour, or an image: whichever the weights were trained with
+            self.mean = self.mean.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def zfnet56(num_classes: int = 200, *, batch_norm: bool = False) -> ZFNet:
     """The paper's network at quarter scale: 56x56 crops, 64-192-256-256-192 channels, fc 1024."""
     return ZFNet(num_classes, geometry=ZFNET56, batch_norm=batch_norm)
+
+
+def alexnet56(num_classes: int = 200, *, batch_norm: bool = False) -> ZFNet:
+    """`zfnet56` with Krizhevsky's first layer (11x11, stride 4): the twin of Figure 6."""
+    return ZFNet(num_classes, geometry=ALEXNET56, batch_norm=batch_norm)
+
+
+def scenes56(num_classes: int = 10, *, batch_norm: bool = False) -> ZFNet:
+    """`zfnet56` with a third of the channels or fewer: trained live, on scenes, in a minute or two."""
+    return ZFNet(num_classes, geometry=SCENES56, batch_norm=batch_norm)
 
 
 def device() -> torch.device:
@@ -216,6 +207,11 @@ def device() -> torch.device:
 
 def shipped() -> list[str]:
     """Names that `load` knows: the networks in data/ with a model card beside their weights."""
+    return [name for name in _cards() if "-epoch" not in name]
+
+
+def _cards() -> list[str]:
+    """The shipped networks and, as name-epochNNN, their snapshots."""
     return sorted(card.stem for card in files.SHIPPED.glob("*.json") if card.with_suffix(".pt").exists())
 
 
@@ -225,9 +221,9 @@ def load(name: str) -> ZFNet:
     The file's SHA-256 must be the card's and only tensors are read from it: loading never runs code.
     An unknown name, a damaged file or a file that is not tensors raises ValueError.
     """
-    names = shipped()
-    if name not in names:
-        raise ValueError(f"name {name!r} is not a network that zflib ships; it has {', '.join(names) or 'none yet'}")
+    if name not in _cards():
+        known = ", ".join(shipped()) or "none yet"
+        raise ValueError(f"name {name!r} is not a network that zflib ships; it has {known}")
     return load_file(files.SHIPPED / f"{name}.pt")
 
 
@@ -267,17 +263,42 @@ def _from_card(path: Path) -> tuple[ZFNet, str]:
         ) from error
 
 
+def snapshots(name: str) -> dict[int, ZFNet]:
+    """epoch -> the convolutional part of a shipped network after that epoch of its training, the last one included."""
+    found = [card for card in _cards() if card.rpartition("-epoch")[0] == name]
+    if not found:
+        names = sorted({card.rpartition("-epoch")[0] for card in _cards() if "-epoch" in card})
+        raise ValueError(f"name {name!r} has no snapshots here; {', '.join(names) or 'none'} has")
+    last = load(name)
+    nets = {int(card.rpartition("-epoch")[2]): load(card) for card in found}
+    return dict(sorted(nets.items())) | {last.card["epochs"]: conv_part(last)}
+
+
+def conv_part(net: ZFNet) -> ZFNet:
+    """A copy of `net` that ends with its last pool."""
+    part = ZFNet(0, geometry=replace(net.geometry, hidden=None))
+    kept = part.state_dict().keys()
+    part.load_state_dict({key: value for key, value in net.state_dict().items() if key in kept})
+    part.card = net.card
+    return part.eval()
+
+
+def half(net: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights in half precision: as they are shipped."""
+    return {key: value.half() for key, value in net.state_dict().items()}
+
+
 def save(net: ZFNet, path: str | Path, card: dict) -> None:
     """Weights in half precision to `path`.pt, and to `path`.json the card with their SHA-256; both atomically."""
-    path, state, buffer = Path(path), net.state_dict(), io.BytesIO()
+    path, buffer = Path(path), io.BytesIO()
     if (len(net.classes), len(net.wnids)) != (net.num_classes,) * 2:
         given = f"{len(net.classes)} classes and {len(net.wnids)} wnids"
         raise ValueError(f"net: it has {given} for {net.num_classes} outputs; set net.classes and net.wnids")
-    half = {key: value.half() for key, value in state.items()}
-    lost = next((key for key, value in half.items() if not bool(value.isfinite().all())), None)
+    weights = half(net)
+    lost = next((key for key, value in weights.items() if not bool(value.isfinite().all())), None)
     if lost:
         raise ValueError(f"net: {lost} holds values that half precision cannot, NaN or above 65504; train it again")
-    torch.save(half, buffer)
+    torch.save(weights, buffer)
     content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
     fixed = {"classes": net.classes, "wnids": net.wnids, "geometry": asdict(net.geometry), "sha256": sha256}

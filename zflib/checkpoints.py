@@ -1,0 +1,64 @@
+"""What a killed training run continues from: everything that the next step depends on, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import files
+from .recipes import Progress, Recipe
+
+
+def save_atomically(value, path: Path) -> None:
+    """torch.save, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    files.write_atomically(path, buffer.getvalue())
+
+
+def save(path: Path, parts: dict, recipe: Recipe, progress: Progress) -> None:
+    """The state of every part (network, optimiser, scaler), the random generators, and where the run stands."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"progress": asdict(progress), "recipe": _plain(recipe), "rng": _generators(_device(parts))}
+    save_atomically(state, path)
+
+
+def resume(path: Path, parts: dict, recipe: Recipe) -> Progress:
+    """Restore what `save` wrote. A checkpoint of another recipe or network is a ValueError."""
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    changed = ", ".join(key for key, value in _plain(recipe).items() if state["recipe"].get(key) != value)
+    if changed:
+        raise ValueError(f"out: {path} belongs to another recipe, it differs in {changed}; choose a new folder")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"out: {path} belongs to another network; choose a new folder") from error
+    _set_generators(state["rng"], _device(parts))
+    return Progress(**state["progress"])
+
+
+def _plain(recipe: Recipe) -> dict:
+    return json.loads(json.dumps(asdict(recipe)))  # lists for tuples, as a card has them
+
+
+def _device(parts: dict) -> torch.device:
+    return next(part for part in parts.values() if isinstance(part, nn.Module)).mean.device
+
+
+def _generators(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in ("cuda", "mps"):
+        states[device.type] = torch.get_device_module(device.type).get_rng_state()
+    return states
+
+
+def _set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type in states and device.type != "cpu":
+        torch.get_device_module(device.type).set_rng_state(states[device.type])

@@ -1,0 +1,193 @@
+"""Shapes by their distance to the edge, where they lie in a picture, and how they are painted with smooth edges.
+
+A shape is a function of x (right) and y (down) that is the distance to its edge: negative inside, positive outside.
+One clip of that distance is the share of a pixel that the shape covers, so no edge has stairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import hypot
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One piece of a thing; lengths in object units (a thing reaches from about -1 to 1, down and right).
+
+    `size`: half height and half width (for a ring: radius and half thickness). `points`: corners (down, right) of a
+    convex polygon. `name`: the part that it shows, at `at` + `mark`. `loose`, `spin`: which of the thing's random
+    numbers changes its size by up to 15 % or turns it; 0 for none. `line`: how thick its dark outline is.
+    """
+
+    kind: str
+    at: tuple[float, float]
+    size: tuple[float, float] = (1.0, 1.0)
+    paint: str = "body"
+    name: str = ""
+    points: tuple[tuple[float, float], ...] = ()
+    turn: float = 0.0
+    mark: tuple[float, float] = (0.0, 0.0)
+    loose: int = 0
+    spin: int = 0
+    line: float = 0.05
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where B things lie: centre (B,2) in pixels, `unit` (B,) pixels per object unit, `angle`, `stretch` (B,2), `turn`.
+
+    First turned by `turn` (B,), then stretched (a negative stretch to the right is a mirror image), then turned by
+    `angle` (B,): radians, counter-clockwise as one sees it.
+    """
+
+    centre: np.ndarray
+    unit: np.ndarray
+    angle: np.ndarray
+    stretch: np.ndarray
+    turn: np.ndarray
+
+    def pixels(self, down: float, right: float) -> np.ndarray:
+        """(B,2) rows and columns of a point given in object units (before `turn`, which belongs to one shape)."""
+        y, x = down * self.stretch[:, 0] * self.unit, right * self.stretch[:, 1] * self.unit
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return self.centre + np.stack([y * cos - x * sin, x * cos + y * sin], axis=1)
+
+    def coordinates(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """(y, x), each (B,K,K) float32: every pixel of the window in object units."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        tall, wide = self.unit * self.stretch[:, 0], self.unit * self.stretch[:, 1]
+        y, x = (cos / tall, sin / tall), (-sin / wide, cos / wide)  # each from pixels (down, right)
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        y, x = [cos * y[i] + sin * x[i] for i in (0, 1)], [cos * x[i] - sin * y[i] for i in (0, 1)]
+        down, right = window.offsets(self.centre)
+        return _plane(y, down, right), _plane(x, down, right)
+
+
+def _plane(slopes: list[np.ndarray], down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(B,K,K) float32; summed from float64 rows and columns, so that it does not depend on where the window begins."""
+    rows, columns = slopes[0][:, None] * down, slopes[1][:, None] * right
+    return rows.astype(np.float32)[:, :, None] + columns.astype(np.float32)[:, None, :]
+
+
+class Window:
+    """The K x K pixels around a point of each of B pictures: small shapes are painted there and nowhere else."""
+
+    def __init__(self, at: np.ndarray, radius: np.ndarray, size: int):
+        self.side = min(size, int(2 * radius.max()) + 8)
+        self.corner = np.clip(np.rint(at - self.side / 2), 0, size - self.side).astype(np.int64)  # (B,2)
+
+    def offsets(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B,K) twice: how many pixels each row lies below `at`, and each column right of it."""
+        steps = np.arange(self.side)
+        return (self.corner - at)[:, :1] + steps, (self.corner - at)[:, 1:] + steps
+
+    def of(self, pictures: np.ndarray) -> np.ndarray:
+        """(B,C,K,K) from pictures (B,C,S,S): a copy, or the pictures themselves where the window is all of them."""
+        return pictures if self.side == pictures.shape[-1] else self._view(pictures)[self._index()]
+
+    def put(self, pictures: np.ndarray, patches: np.ndarray) -> None:
+        """Write patches, painted over, back to where `of` read them."""
+        if patches is not pictures:
+            self._view(pictures)[self._index()] = patches
+
+    def _view(self, pictures: np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(pictures, (self.side, self.side), (2, 3), writeable=True)
+
+    def _index(self) -> tuple:
+        return np.arange(len(self.corner)), slice(None), self.corner[:, 0], self.corner[:, 1]
+
+
+def whole_picture(n: int, size: int) -> Window:
+    """The window that is all of each of n pictures."""
+    return Window(np.zeros((n, 2)), np.full(n, size), size)
+
+
+def _ellipse(y: np.ndarray, x: np.ndarray, shape: Shape) -> np.ndarray:
+    tall, wide = shape.size
+    if tall == wide:
+        return np.sqrt(y * y + x * x) - tall
+    y, x = y / tall, x / wide
+    y, x = y * y, x * x
+    level = np.sqrt(y + x)  # 1 on the edge; divided by its slope it is a distance there
+    return level * (level - 1) / np.sqrt(y / tall**2 + x / wide**2 + 1e-6)
+
+
+def _half(y: np.ndarray, x: np.ndarray, shape: Shape) -> np.ndarray:
+    return np.maximum(_ellipse(y, x, shape), -y)
+
+
+def _box(y: np.ndarray, x: np.ndarray, shape: Shape) -> np.ndarray:
+    return np.maximum(np.abs(y) - shape.size[0], np.abs(x) - shape.size[1])
+
+
+def _ring(y: np.ndarray, x: np.ndarray, shape: Shape) -> np.ndarray:
+    return np.abs(np.sqrt(y * y + x * x) - shape.size[0]) - shape.size[1]
+
+
+def _polygon(y: np.ndarray, x: np.ndarray, shape: Shape) -> np.ndarray:
+    sides = [normal_y * y + normal_x * x - offset for normal_y, normal_x, offset in _sides(shape.points)]
+    return np.maximum.reduce(sides)
+
+
+@cache
+def _sides(points: tuple[tuple[float, float], ...]) -> list[tuple[np.float32, ...]]:
+    """Outward unit normal (down, right) and offset of every side of a convex polygon."""
+    centre = [sum(values) / len(points) for values in zip(*points)]
+    sides = []
+    for (y0, x0), (y1, x1) in zip(points, points[1:] + points[:1]):
+        length = hypot(y1 - y0, x1 - x0)
+        normal = (x1 - x0) / length, (y0 - y1) / length
+        offset = normal[0] * y0 + normal[1] * x0
+        if normal[0] * centre[0] + normal[1] * centre[1] > offset:  # it pointed inwards
+            normal, offset = (-normal[0], -normal[1]), -offset
+        sides.append(tuple(np.float32(value) for value in (*normal, offset)))
+    return sides
+
+
+_DISTANCE = {"ellipse": _ellipse, "half": _half, "box": _box, "ring": _ring, "polygon": _polygon}
+
+
+def reach(shape: Shape) -> float:
+    """Radius, in object units, of a circle around `at` that holds the shape."""
+    if shape.kind == "polygon":
+        return max(hypot(*point) for point in shape.points)
+    return sum(shape.size) if shape.kind == "ring" else max(shape.size) if shape.kind != "box" else hypot(*shape.size)
+
+
+def distance(shape: Shape, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Distance to the shape's edge in object units, negative inside, at points around its `at`."""
+    return _DISTANCE[shape.kind](y, x, shape)
+
+
+def paint(picture: np.ndarray, shape: Shape, place: Place, fill: np.ndarray, ink: np.ndarray | None = None) -> None:
+    """Paints a shape on B pictures (B,4,S,S) in place: red, green, blue, and how much of a pixel the thing covers.
+
+    `fill`: (B,4) one colour each, or (B,4,S,S) pictures to cut the shape out of. `ink`: the colour (B,4) of its
+    outline; without it the shape is a veil that lets 60 % of what is below shine through.
+    """
+    window = Window(place.centre, reach(shape) * place.unit * np.abs(place.stretch).max(1), picture.shape[-1])
+    edge = distance(shape, *place.coordinates(window))
+    edge *= place.unit.astype(np.float32)[:, None, None]
+    veil = _cover(edge)
+    fill = window.of(fill) if fill.ndim == 4 else fill[:, :, None, None]
+    if ink is None:
+        veil *= np.float32(0.4)
+    elif shape.line:
+        edge += (shape.line * place.unit).astype(np.float32)[:, None, None]
+        ink = ink[:, :, None, None]
+        fill = (fill - ink) * _cover(edge)[:, None]
+        fill += ink
+    patch = window.of(picture)
+    fill = fill - patch
+    fill *= veil[:, None]
+    patch += fill
+    window.put(picture, patch)
+
+
+def _cover(edge: np.ndarray) -> np.ndarray:
+    """The share of each pixel, 0 to 1, that lies inside an edge at this distance in pixels."""
+    inside = np.float32(0.5) - edge
+    return np.clip(inside, 0, 1, out=inside)
