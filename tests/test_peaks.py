@@ -1,157 +1,557 @@
-"""Receptive fields against the numbers of the literature and against brute force."""
+"""`find_peaks` against brute force: ties, every kind of source, every batch size, several processes, killed runs."""
 
-from dataclasses import replace
+from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torchvision
+from peaks_worker import LAYERS, SHARED, Items, as_lists, given, small_net, some_images
+from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import zflib
-from zflib.deconv import Unsupported
-from zflib.peaks import receptive_field
+from zflib import search, sources
+from zflib.peaks import Found, find_peaks, receptive_field
 
-tv = torchvision.models
-
-
-def side(net, layer, position=(3, 3), **size):
-    top, left, bottom, right = receptive_field(net, layer, position, **size)
-    assert bottom - top == right - left
-    return bottom - top
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_papers_network():
-    net = zflib.ZFNet(2, geometry=replace(zflib.models.ZFNET, hidden=(8, 8)))
-    assert [side(net, f"conv{i}") for i in range(1, 6)] == [7, 27, 75, 107, 139]
-    assert receptive_field(net, "conv1", (0, 0)) == (-1, -1, 6, 6)  # not clipped
-    assert receptive_field(net, "conv1", (109, 2)) == (217, 3, 224, 10)
-    assert receptive_field(net, "fc6", (0, 0)) == (0, 0, 224, 224)
+def brute_force(maps: torch.Tensor, k: int) -> list:
+    """By Python's own sort; maps (N,C,h,w)."""
+    values, images, positions = [], [], []
+    for channel in range(maps.shape[1]):
+        found = []
+        for i, one in enumerate(maps[:, channel]):
+            rows = one.tolist()
+            top = max(map(max, rows))
+            place = next((r, c) for r, row in enumerate(rows) for c, value in enumerate(row) if value == top)
+            found.append((-top, i, place))
+        found = sorted(found)[:k] + [(torch.inf, -1, (-1, -1))] * (k - len(found))
+        values.append([-value for value, _, _ in found])
+        images.append([i for _, i, _ in found])
+        positions.append([list(place) for _, _, place in found])
+    return [values, images, positions]
 
 
-def test_alexnet():
-    net = tv.alexnet().features
-    assert [side(net, i) for i in ("0", "3", "6", "8", "10")] == [11, 51, 99, 131, 163]
+def same(some: Found, others: Found) -> bool:
+    return list(some) == list(others) and all(as_lists(some[layer]) == as_lists(others[layer]) for layer in some)
 
 
-def all_ones(net):
-    """A linear network whose gradient is positive wherever a unit looks."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.ones_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return net.double().eval()
+# --- exact -----------------------------------------------------------------------------------------------------------
 
 
-def looked_at(net, layer, position, size):
-    """(top, left, bottom, right) of the pixels with a gradient, by autograd; pools average here."""
-    image, found = torch.ones(1, 3, size, size, dtype=torch.float64, requires_grad=True), []
-    hook = net.get_submodule(layer).register_forward_hook(lambda m, i, o: found.append(o))
-    net(image)
-    hook.remove()
-    (gradient,) = torch.autograd.grad(found[0][0, 0, position[0], position[1]], image)
-    rows, columns = gradient[0].sum(0).nonzero().unbind(1)
-    return rows.min().item(), columns.min().item(), rows.max().item() + 1, columns.max().item() + 1
+def whole_numbers(net: nn.Module) -> nn.Module:
+    """Weights of -1, 0 and 1: sums without rounding, full of ties."""
+    for p in net.parameters():
+        p.data = torch.randint(-1, 2, p.shape).float()
+    return net
 
 
-class Branches(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.small, self.large = nn.Conv2d(3, 2, 1, stride=2), nn.Conv2d(3, 2, 5, stride=2, padding=2, dilation=1)
-        self.shift = nn.Sequential(nn.ZeroPad2d((3, 0, 0, 3)), nn.Conv2d(3, 2, 4, stride=2))
-        self.last = nn.Conv2d(4, 2, 2)
+@pytest.mark.parametrize("count, k", [(110, 9), (64, 1), (33, 40), (5, 9)])
+def test_equals_brute_force_among_ties(count, k):
+    net = whole_numbers(small_net())
+    images = torch.randint(-1, 2, (count, 3, 10, 10)).float()
+    found, deconvnet = find_peaks(net, images, layers=LAYERS, k=k), zflib.Deconvnet(net)
+    for layer in LAYERS:
+        maps = deconvnet.activations(images, layer)
+        maps = maps if maps.dim() == 4 else maps[:, :, None, None]
+        assert as_lists(found[layer]) == brute_force(maps, k), layer
+    assert found["3"].values.shape == (40, k) and found["3"].positions.shape == (40, k, 2)
+    assert found.count == count and not found.skipped
 
-    def forward(self, x):
-        return self.last(torch.cat([self.small(x) + self.large(x), self.shift(x)], 1))
+
+def test_equal_images_come_in_their_order():
+    found = find_peaks(small_net(), some_images(1).repeat(100, 1, 1, 1), layers="3")
+    assert found["3"].images.tolist() == [list(range(9))] * 40
 
 
-NETWORKS = {
-    "strides": lambda: nn.Sequential(nn.Conv2d(3, 2, 5, 3), nn.Conv2d(2, 2, 2, 2, 1), nn.Conv2d(2, 2, 3, padding=2)),
-    "dilation": lambda: nn.Sequential(nn.Conv2d(3, 2, 3, 2, 2, dilation=2), nn.Conv2d(2, 2, 2, dilation=3)),
-    "not square": lambda: nn.Sequential(nn.Conv2d(3, 2, (2, 5), (2, 1), (0, 3)), nn.Conv2d(2, 2, (3, 1), (1, 2))),
-    "average pools": lambda: nn.Sequential(
-        nn.Conv2d(3, 2, 3, padding=1), nn.AvgPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2, 2, 1)
-    ),
-    "adaptive pool": lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(4), nn.Conv2d(2, 2, 2)),
-    "global pool": lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)),
-    "branches": Branches,
-    "shuffle": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ChannelShuffle(2), nn.Conv2d(4, 2, 3)),
+def test_layers_of_zfnet_are_after_their_relu():
+    net = zflib.zfnet56(4).eval()
+    images = torch.randn(3, 3, 56, 56)
+    found, deconvnet = find_peaks(net, images, layers=net.layer_names, k=2), zflib.Deconvnet(net)
+    for layer in ("conv1", "norm1", "conv4", "fc6", "fc8"):
+        maps = deconvnet.activations(images, layer)
+        expected = maps.amax((2, 3)) if maps.dim() == 4 else maps
+        assert torch.allclose(found[layer].values, expected.T.topk(2).values, atol=1e-4, rtol=1e-4)
+    assert float(found["conv3"].values.min()) >= 0 and not found["fc7"].positions.any()
+
+
+@pytest.mark.parametrize("make, layers", [
+    (torchvision.models.alexnet, ("features.0", "features.1", "features.3", "classifier.4")),
+    (torchvision.models.squeezenet1_1, ("features.0", "features.3.expand3x3", "features.4")),
+    (torchvision.models.resnet18, ("bn1", "layer1.0.bn2", "layer2", "fc")),
+])  # fmt: skip
+def test_agrees_with_the_deconvnet_where_relus_work_in_place(make, layers):
+    torch.manual_seed(0)
+    net, images = make().eval(), torch.randn(sources.CHUNK, 3, 64, 64)
+    found = find_peaks(net, images, layers=layers, k=3)
+    for layer in layers:
+        maps = zflib.Deconvnet(net).activations(images, layer)
+        maps = maps if maps.dim() == 4 else maps[:, :, None, None]
+        expected = maps.amax((2, 3)).T.topk(3)
+        assert torch.equal(found[layer].values, expected.values)
+        channels = torch.arange(maps.shape[1])[:, None].expand(-1, 3)
+        rows, columns = found[layer].positions.unbind(-1)
+        assert torch.equal(maps[found[layer].images, channels, rows, columns], expected.values)
+
+
+def test_infinite_activations_are_ranked():
+    class Far(nn.Module):
+        def forward(self, images):
+            return torch.where(images > 0, images, -torch.inf)
+
+    images = -torch.ones(40, 1, 2, 2)
+    images[35], images[37, 0, 1, 0] = 2.0, 1.0
+    found = find_peaks(nn.Sequential(Far()), images, layers="0", k=4)["0"]
+    assert found.values.tolist() == [[2.0, 1.0, -torch.inf, -torch.inf]] and found.images.tolist() == [[35, 37, 0, 1]]
+    assert found.positions[0, :2].tolist() == [[0, 0], [1, 0]]
+
+
+# --- sources and batch sizes -----------------------------------------------------------------------------------------
+
+
+class Endless(IterableDataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __iter__(self):
+        yield from self.images
+
+
+def odd_pieces(images):
+    sizes, first = [1, 7, 40, 2], 0
+    while first < len(images):
+        size = sizes[first % 4]
+        yield images[first : first + size]
+        first += size
+
+
+FLOATS = {
+    "tensor": lambda x: x,
+    "array": lambda x: x.numpy(),
+    "list": list,
+    "data set": Items,
+    "tensors with labels": lambda x: TensorDataset(x, torch.arange(len(x))),
+    "generator": lambda x: (image for image in x),
+    "pairs": lambda x: ((image, 3) for image in x),
+    "odd pieces": odd_pieces,
+    "iterable data set": Endless,
+    "lists of images": lambda x: (list(piece) for piece in x.split(9)),
+    "loader of 1": lambda x: DataLoader(Items(x)),
+    "loader of 7": lambda x: DataLoader(Items(x), batch_size=7),
+    "loader of 32": lambda x: DataLoader(TensorDataset(x, torch.arange(len(x))), batch_size=32),
+    "loader of 100": lambda x: DataLoader(Endless(x), batch_size=100),
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_brute_force(name):
+@pytest.mark.parametrize("name", FLOATS)
+def test_every_source_and_batch_size_is_the_same_to_the_bit(name):
+    net, images = small_net(), some_images()
+    found = find_peaks(net, FLOATS[name](images), layers=LAYERS)
+    assert same(found, find_peaks(net, images, layers=LAYERS)) and found.count == 110
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 64, 64), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def zfnet():
     torch.manual_seed(0)
-    size, net = 21, all_ones(NETWORKS[name]())
-    for layer, _ in net.named_children():
-        h, w = zflib.Deconvnet(net).activations(torch.zeros(1, 3, size, size), layer).shape[2:]
-        for position in {(0, 0), (h - 1, 0), (h // 2, w // 2), (h - 1, w - 1)}:
-            top, left, bottom, right = receptive_field(net, layer, position, size=size)
-            clipped = max(top, 0), max(left, 0), min(bottom, size), min(right, size)
-            seen = looked_at(net, layer, position, size)
-            if name != "strides" or clipped == (top, left, bottom, right):
-                assert clipped == seen
-            else:  # a place of the padding stands for pixels that no unit of a strided layer looks at
-                assert clipped[:2] <= seen[:2] and clipped[2:] >= seen[2:]
+    return zflib.zfnet56(3).eval()
 
 
-@pytest.mark.parametrize("settings", [(2,), (3, 2), (3, 1, 1), (3, 3, 1, 2)], ids=str)
-@pytest.mark.parametrize("ceil", [False, True])
-def test_max_pools_look_at_every_place_of_their_window(settings, ceil):
-    """By trial: a pixel counts if raising it alone changes the unit."""
-    net = all_ones(nn.Sequential(nn.Conv2d(3, 1, 1), nn.MaxPool2d(*settings, ceil_mode=ceil)))
-    size, images = 8, torch.eye(64, dtype=torch.float64).view(64, 1, 8, 8).expand(64, 3, 8, 8)
-    maps = net(images)[:, 0]
-    for position in [(0, 0), (1, 1), tuple(n - 1 for n in maps.shape[1:])]:
-        seen = maps[:, position[0], position[1]].view(8, 8).nonzero()
-        top, left, bottom, right = receptive_field(net, "1", position, size=size)
-        rows, columns = seen.unbind(1)
-        dilation = settings[3] if len(settings) == 4 else 1
-        assert (
-            max(top, top % dilation) <= rows.min()
-            and left <= columns.min()
-            and bottom > rows.max()
-            and right > columns.max()
-        )
-        inside = [r for r in range(top, bottom, dilation) if 0 <= r < size]
-        assert inside == rows.unique().tolist()
+@pytest.fixture(scope="module")
+def expected(zfnet, pixels) -> Found:
+    return find_peaks(zfnet, zfnet.preprocess(torch.from_numpy(pixels)), layers=("conv1", "conv3"))
 
 
-KNOWN = [
-    (tv.resnet18, "layer2"), (tv.squeezenet1_1, "features.6"), (tv.densenet121, "features.transition1"),
-    (lambda: tv.googlenet(init_weights=False, transform_input=True), "inception3b"), (tv.shufflenet_v2_x0_5, "stage3"),
-]  # fmt: skip
+def write(pixels: np.ndarray, folder: Path) -> Path:
+    for i, one in enumerate(pixels):
+        (folder / f"{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(one.transpose(1, 2, 0)).save(folder / f"{i % 2}" / f"{i:03}.png")
+    return folder
 
 
-@pytest.mark.parametrize("make, layer", KNOWN)
-def test_known_networks_have_receptive_fields(make, layer):
-    top, left, bottom, right = receptive_field(make().eval(), layer, (2, 2), size=64)
-    assert top == left and bottom == right and bottom - top > 20
+PIXELS = {
+    "array": lambda x, _: x,
+    "tensor": lambda x, _: torch.from_numpy(x),
+    "rows, columns, colours": lambda x, _: x.transpose(0, 2, 3, 1),
+    "memory map": lambda x, folder: saved(x, folder / "pixels.npy"),
+    "pictures": lambda x, _: [Image.fromarray(one.transpose(1, 2, 0)) for one in x],
+    "lists of pictures": lambda x, _: iter([[Image.fromarray(one.transpose(1, 2, 0)) for one in x]]),
+    "paths": lambda x, folder: sorted(write(x, folder).rglob("*.png"), key=lambda path: path.name),
+    "path iterator": lambda x, folder: iter(sorted(write(x, folder).rglob("*.png"), key=lambda path: path.name)),
+    "loader": lambda x, _: DataLoader(torch.from_numpy(x), batch_size=7),
+    "crops": lambda x, _: x[:, :, 4:60, 4:60],
+}
 
 
-def test_the_projection_stays_inside_its_receptive_field():
-    torch.manual_seed(0)
-    net, image = zflib.zfnet56(3), torch.randn(1, 3, 56, 56)
-    for layer, position in (("conv2", (0, 13)), ("pool2", (3, 3)), ("conv4", (6, 0))):
-        projected = zflib.Deconvnet(net, rule="gradient").project(image, layer, 1, positions=position)
-        top, left, bottom, right = (max(0, edge) for edge in receptive_field(net, layer, position))
-        outside = projected.clone()
-        outside[..., top:bottom, left:right] = 0
-        assert projected.any() and not outside.any()
+def saved(x: np.ndarray, path: Path) -> np.memmap:
+    np.save(path, x)
+    return np.load(path, mmap_mode="r")
 
 
-def test_what_is_wrong():
-    net = zflib.zfnet56(3)
-    with pytest.raises(ValueError, match="layer 'conv9' is not in this network; it has conv1, pool1"):
-        receptive_field(net, "conv9", (0, 0))
-    with pytest.raises(ValueError, match="positions: the maps of layer 'conv5' are 7x7, rows 0 to 6"):
-        receptive_field(net, "conv5", (7, 0))
-    with pytest.raises((TypeError, ValueError), match="positions must be"):
-        receptive_field(net, "conv5", 3)
-    with pytest.raises(ValueError, match="do not fit this network"):
-        receptive_field(net, "conv5", (0, 0), size=3)
-    upsampled = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Upsample(scale_factor=2))
-    with pytest.raises(
-        Unsupported, match="receptive fields are known for convolutions and pools, not for 'upsample_nearest2d'"
-    ):
-        receptive_field(upsampled, "1", (0, 0), size=9)
+@pytest.mark.parametrize("name", PIXELS)
+def test_every_source_of_pixels_is_the_same_to_the_bit(name, zfnet, pixels, expected, tmp_path):
+    found = find_peaks(zfnet, PIXELS[name](pixels, tmp_path), layers=("conv1", "conv3"))
+    assert same(found, expected)
+    if "path" in name:
+        winners = {i for peaks in found.values() for i in peaks.images.unique().tolist()}
+        assert {i: Path(path).name for i, path in found.names.items()} == {i: f"{i:03}.png" for i in winners}
+
+
+def test_a_folder_names_what_it_cannot_read(zfnet, pixels, tmp_path):
+    write(pixels, tmp_path)
+    whole = find_peaks(zfnet, tmp_path, layers="conv3")
+    order = [*range(0, 40, 2), *range(1, 40, 2)]
+    assert [Path(whole.names[i]).stem for i in sorted(whole.names)] == [f"{order[i]:03}" for i in sorted(whole.names)]
+    gone = [int(i) for i in whole["conv3"].images[:, 0].unique()[:2]]
+    for i in gone:
+        path = Path(whole.names[i])
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.warns(UserWarning, match="2 of 40 images could not be read and were skipped: .*png .*damaged or cut"):
+        found = find_peaks(zfnet, tmp_path, layers="conv3")
+    assert [s.image for s in found.skipped] == gone and found.count == 40
+    assert [s.name for s in found.skipped] == [whole.names[i] for i in gone]
+    wider = find_peaks_without(zfnet, pixels[order], gone)
+    assert as_lists(found["conv3"]) == as_lists(wider["conv3"])
+
+
+def find_peaks_without(net, pixels, gone):
+    """The same search over a data set whose broken items raise."""
+    items = Items(net.preprocess(torch.from_numpy(pixels)), broken=gone)
+    with pytest.warns(UserWarning, match="skipped"):
+        return find_peaks(net, items, layers="conv3")
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, SyntaxError])
+def test_items_that_cannot_be_read_keep_their_number(error):
+    net, images, broken = small_net(), some_images(), (0, 31, 32, 90, 109)
+    with pytest.warns(UserWarning, match=r"5 of 110 images .*image 0 \(\w+: item 0 is gone\); .*; and 2 more"):
+        found = find_peaks(net, Items(images, broken, error), layers=LAYERS)
+    assert [s.image for s in found.skipped] == list(broken) and found.skipped[3].name == "image 90"
+    everything = find_peaks(net, images, layers=LAYERS, k=110)
+    for layer in LAYERS:
+        for channel, winners in enumerate(everything[layer].images.tolist()):
+            assert found[layer].images[channel].tolist() == [i for i in winners if i not in broken][:9]
+
+
+def test_a_mistake_in_a_data_set_is_not_hidden():
+    with pytest.raises(KeyError):
+        find_peaks(small_net(), Items(some_images(), (3,), KeyError), layers="0")
+
+
+def test_another_network_prepares_pictures_as_it_is_told(pixels):
+    preprocess = torchvision.transforms.Compose([torchvision.transforms.Resize(10), torchvision.transforms.ToTensor()])
+    images = torch.stack([preprocess(Image.fromarray(one.transpose(1, 2, 0))) for one in pixels])
+    expected = find_peaks(small_net(), images, layers=LAYERS)
+    for source in (pixels, iter(pixels), torch.from_numpy(pixels)):
+        assert same(find_peaks(small_net(), source, layers=LAYERS, preprocess=preprocess), expected)
+
+
+def test_memory_does_not_grow_with_the_images():
+    net, alive = small_net(), []
+
+    class Counted(str):
+        count = 0
+
+        def __init__(self, _):
+            Counted.count += 1
+
+        def __del__(self):
+            Counted.count -= 1
+
+    def stream(count):
+        for i in range(count):
+            alive.append(Counted.count)
+            yield Counted(f"{i}.png")
+
+    image = some_images(1)[0]
+    names = []
+
+    class Reader(sources.Reader):
+        def __call__(self, path):
+            names.append(1)
+            return image * len(names)  # every image is stronger than those before it
+
+    source = sources.Stream(stream(2000), Reader(net), "iterator")
+    tally = search.Tally()
+    search.Search(net, {"0": "0"}, 2, tally).run(source, None, {})
+    assert len(names) == 2000 and max(alive) < 200 and len(tally.names) < 100
+
+
+# --- the network is left as it was -----------------------------------------------------------------------------------
+
+
+def hooks(net: nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules())
+
+
+def test_hooks_modes_and_buffers_are_as_they_were():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    net[2].eval()
+    before, images = {key: value.clone() for key, value in net.state_dict().items()}, some_images(40)
+    kept = images.clone()
+    find_peaks(net, images, layers=("0", "2"))
+    assert [m.training for m in net.modules()] == [True, True, True, False] and hooks(net) == 0
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert torch.equal(images, kept) and all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
+def test_hooks_and_modes_are_restored_after_an_error():
+    net = small_net().train()
+    for images in (Items(some_images(), (50,), KeyError), some_images(40, side=3)):
+        with pytest.raises((KeyError, ValueError)):
+            find_peaks(net, images, layers=LAYERS)
+        assert hooks(net) == 0 and all(m.training for m in net.modules())
+
+
+def test_images_that_a_network_changes_in_place_stay_as_they_are():
+    images = some_images(32)
+    kept = images.clone()
+    found = find_peaks(nn.Sequential(nn.ReLU(inplace=True)), images, layers="0")
+    assert torch.equal(images, kept) and float(found["0"].values.min()) > 0
+
+
+def test_nothing_runs_beyond_the_last_layer():
+    net, ran = small_net(), []
+    net[5].register_forward_hook(lambda *_: ran.append(1))
+    find_peaks(net, some_images(4), layers=("0", "3"))
+    assert not ran
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    def forward(self, images):
+        return images, images
+
+
+REFUSED = {
+    "layer 'conv9' is not in this network": lambda: find_peaks(zflib.zfnet56(3), some_images(), layers=["conv9"]),
+    "layers must be at least one": lambda: find_peaks(small_net(), some_images(), layers=[]),
+    "k must be a whole number of images, at least 1, got 0": lambda: find_peaks(
+        small_net(), some_images(), layers="0", k=0
+    ),
+    "net must be a torch network": lambda: find_peaks("zfnet56", some_images(), layers="0"),
+    r"images must be \(N,3,H,W\), got shape \(3, 10, 10\); pass images\[None\]": lambda: find_peaks(
+        small_net(), some_images()[0], layers="0"
+    ),
+    "images must be a tensor or array .* got int": lambda: find_peaks(small_net(), 3, layers="0"),
+    "images must be a tensor or array .* got dict": lambda: find_peaks(small_net(), {}, layers="0"),
+    "does not exist; give the folder": lambda: find_peaks(small_net(), "nowhere", layers="0"),
+    "images: empty; give at least one": lambda: find_peaks(small_net(), [], layers="0"),
+    "images: none of the 3 could be read, first OSError: item 0": lambda: find_peaks(
+        small_net(), Items(some_images(3), range(3)), layers="0"
+    ),
+    "preprocess is missing: Sequential does not say": lambda: find_peaks(
+        small_net(), torch.zeros(2, 3, 9, 9, dtype=torch.uint8), layers="0"
+    ),
+    r"preprocess must give a float tensor \(3,H,W\), got Image": lambda: find_peaks(
+        small_net(), [Image.new("RGB", (9, 9))], layers="0", preprocess=lambda picture: picture
+    ),
+    "preprocess must be a function": lambda: find_peaks(small_net(), some_images(), layers="0", preprocess=3),
+    r"images: image 1 must be \(3, 10, 10\) as those before it, got \(3, 9, 10\)": lambda: find_peaks(
+        small_net(), [torch.zeros(3, 10, 10), torch.zeros(3, 9, 10)], layers="0"
+    ),
+    "images: image 40 holds NaN or infinite pixels": lambda: find_peaks(small_net(), with_nan(40), layers="0"),
+    "layer '0' gives NaN for image 0": lambda: find_peaks(broken_net(), some_images(), layers="0"),
+    "layer '0' gives tuple; peaks are found in maps": lambda: find_peaks(
+        nn.Sequential(Twice()), some_images(), layers="0"
+    ),
+    r"images of shape \(3, 3, 3\) do not fit": lambda: find_peaks(small_net(), some_images(side=3), layers=LAYERS),
+    "layer '0.1' took no part": lambda: find_peaks(Unused(), some_images(), layers=["0.1"]),
+    "save must be a file's path in a folder that exists": lambda: find_peaks(
+        small_net(), some_images(), layers="0", save="/nowhere/peaks.pt"
+    ),
+}
+
+
+def with_nan(number):
+    images = some_images()
+    images[number, 1, 2, 3] = torch.nan
+    return images
+
+
+def broken_net():
+    net = small_net()
+    net[0].bias.data[2] = torch.nan
+    return net
+
+
+class Unused(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()))
+
+    def forward(self, images):
+        return self[0][0](images)
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_refused(message):
+    with pytest.raises((TypeError, ValueError, FileNotFoundError), match=message) as caught:
+        REFUSED[message]()
+    assert "\n" not in str(caught.value)
+
+
+# --- saved files -----------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+class Watched(Items):
+    """Counts what is read, and stops at one item."""
+
+    def __init__(self, images, end=None):
+        super().__init__(images)
+        self.end, self.read = end, []
+
+    def __getitem__(self, i):
+        if i == self.end:
+            raise Stop
+        self.read.append(i)
+        return super().__getitem__(i)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(search, "SAVE_EVERY", 0.0)
+
+
+@pytest.mark.parametrize("kind", ["data set", "iterator"])
+def test_a_stopped_run_continues_where_it_was(kind, often, tmp_path):
+    net, images, path = small_net(), some_images(200), tmp_path / "peaks.pt"
+    make = {"data set": lambda items: items, "iterator": lambda items: (items[i] for i in range(200))}[kind]
+    with pytest.raises(Stop):
+        find_peaks(net, make(Watched(images, end=150)), layers=LAYERS, save=path)
+    rest = Watched(images)
+    found = find_peaks(net, make(rest), layers=LAYERS, save=path)
+    assert same(found, find_peaks(net, images, layers=LAYERS)) and found.count == 200
+    assert min(rest.read) == (128 if kind == "data set" else 0)
+    again = Watched(images, end=0)
+    assert same(find_peaks(net, make(again), layers=LAYERS, save=path), found) and not again.read
+    assert [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
+
+
+def test_skipped_images_and_names_outlive_a_stop(often, tmp_path, zfnet, pixels):
+    paths = sorted(write(pixels, tmp_path).rglob("*.png"), key=lambda path: path.name)
+    paths[3].write_bytes(b"no image")
+
+    def stream(end):
+        for i, path in enumerate(paths):
+            if i == end:
+                raise Stop
+            yield path
+
+    save = tmp_path / "peaks.pt"
+    with pytest.raises(Stop):
+        find_peaks(zfnet, stream(35), layers="conv1", save=save)
+    for _ in range(2):  # the second time from the finished file
+        with pytest.warns(UserWarning, match="1 of 40 images .*003.png"):
+            found = find_peaks(zfnet, stream(None), layers="conv1", save=save)
+        assert [s.image for s in found.skipped] == [3]
+        assert all(found.names[i] == str(paths[i]) for i in found["conv1"].images.unique().tolist())
+
+
+CHANGES = {
+    "weights": lambda net, images, path: find_peaks(small_net(5), images, layers="0", save=path),
+    "layers": lambda net, images, path: find_peaks(net, images, layers="3", save=path),
+    "k": lambda net, images, path: find_peaks(net, images, layers="0", k=8, save=path),
+    "images": lambda net, images, path: find_peaks(net, images[:-1], layers="0", save=path),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_file_of_another_run_is_refused(what, tmp_path):
+    net, images, path = small_net(), some_images(), tmp_path / "peaks.pt"
+    find_peaks(net, images, layers="0", save=path)
+    with pytest.raises(ValueError, match=f"save: .*peaks.pt belongs to a run with other {what}; remove it"):
+        CHANGES[what](net, images, path)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "peaks.pt"
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ValueError, match=r"peaks.pt is no file of find_peaks, or damaged; remove it"):
+        find_peaks(small_net(), some_images(), layers="0", save=path)
+
+
+def test_an_iterator_that_is_shorter_the_second_time_is_refused(often, tmp_path):
+    net, images, path = small_net(), some_images(), tmp_path / "peaks.pt"
+    with pytest.raises(Stop):
+        find_peaks(net, (Watched(images, 100)[i] for i in range(110)), layers="0", save=path)
+    with pytest.raises(ValueError, match="images ended after 40, the saved run had read 96"):
+        find_peaks(net, iter(images[:40]), layers="0", save=path)
+
+
+# --- other processes -------------------------------------------------------------------------------------------------
+
+
+def start(*arguments) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.Popen([sys.executable, ROOT / "tests" / "peaks_worker.py", *map(str, arguments)], env=environment)
+
+
+def test_a_killed_run_continues_to_the_same_result(tmp_path):
+    path, net, images = tmp_path / "peaks.pt", small_net(), some_images(400)
+    process, deadline = start("slow", path), time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline and not path.exists():
+            time.sleep(0.01)
+        time.sleep(1.0)  # into the middle of it
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and path.exists()
+    (tmp_path / ".peaks.pt.x1y2.part").write_bytes(b"killed while it wrote")
+    rest = Watched(images)
+    assert same(find_peaks(net, rest, layers=LAYERS, save=path), find_peaks(net, images, layers=LAYERS))
+    assert 0 < len(rest.read) < 400 and [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """(folder, results of both processes)."""
+    folder = tmp_path_factory.mktemp("two")
+    processes = [start(number, folder) for number in range(2)]
+    try:
+        assert [process.wait(timeout=180) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return folder, [torch.load(folder / f"result{number}.pt", weights_only=True) for number in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*could not be read")
+@pytest.mark.parametrize("source", SHARED[:3])
+def test_two_processes_find_what_one_does(source, shared):
+    folder, results = shared
+    alone = find_peaks(small_net(), given(source), layers=LAYERS)
+    for result in results:
+        assert result[source]["count"] == alone.count
+        assert result[source]["skipped"] == [s.image for s in alone.skipped]
+        assert result[source]["peaks"] == {layer: as_lists(alone[layer]) for layer in LAYERS}
+    assert not list(folder.glob(f"{source}.pt.rank*")) and not list(folder.glob(".*"))
+    assert same(find_peaks(small_net(), given(source), layers=LAYERS, save=folder / f"{source}.pt"), alone)
+
+
+def test_an_error_in_one_process_ends_both(shared):
+    assert shared[1][1]["mistake"].startswith("KeyError: 'item 40 is gone'")
+    assert shared[1][0]["mistake"].startswith("RuntimeError: another process failed (KeyError: 'item 40 is gone')")
+
+
+def test_receptive_fields_are_still_here():
+    assert receptive_field is zflib.receptive_field

@@ -1,71 +1,130 @@
-"""Where an activation looks: receptive fields, computed from the layers themselves."""
+"""Figure 2's search: the images that excite every channel most, over any number of images, in one streaming pass."""
 
 from __future__ import annotations
 
+import glob
+import warnings
+from collections.abc import Iterable
+from numbers import Integral
+from pathlib import Path
+
 import torch
-from torch import nn
+from torch import distributed, nn
 
-from .checks import check_images, check_layer, check_positions, layer_path
-from .steps import Step
-from .tape import Tape, Unsupported, record
+from .checks import check_layer, layer_path
+from .cluster import rank, wait, world
+from .fields import patches, receptive_field, receptive_fields
+from .search import Search
+from .sources import Skipped, open_source
+from .tally import Peaks, Tally, load, run_key
+
+__all__ = ["Found", "Peaks", "Skipped", "find_peaks", "patches", "receptive_field", "receptive_fields"]
 
 
-def receptive_field(net: nn.Module, layer: str, position, *, size: int | None = None) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) in input pixels of the activation at `position` (row, column) of `layer`.
+class Found(dict):
+    """layer -> `Peaks`, with `count` (images in the source), `skipped`, and `names` (number -> path) of the winners."""
 
-    Bottom and right are exclusive; the box is not clipped, so it may begin above or left of the image.
-    Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is the
-    input's side, by default the network's own crop, 224 for other networks. A fully connected unit sees it all.
+    def __init__(self, tally: Tally, layers: Iterable[str]):
+        super().__init__({layer: tally.peaks[layer] for layer in layers})
+        self.count, self.skipped, self.names = tally.count, tally.skipped, tally.names
+
+
+def find_peaks(net: nn.Module, images, *, layers, k: int = 9, preprocess=None, save=None) -> Found:
+    """dict layer -> Peaks(values (C,k), images (C,k), positions (C,k,2)): the k images that excite every channel most.
+
+    An image counts once, with its strongest position, the first in reading order; equal images: the lowest number.
+    A layer means what it means everywhere here; of a fully connected one all positions are (0,0). See Figure 2.
+
+    `images`: floats (N,3,H,W) in the network's units; uint8 (N,3,R,R), an array, memory map or tensor; a folder;
+    a torch data set; any iterable of images, (image, label) pairs or batches, a DataLoader among them. Files, PIL
+    images and uint8 pixels go through net.preprocess or `preprocess`: a function from an upright RGB PIL image to
+    (3,H,W). What cannot be read is skipped but keeps its number: see `Found.skipped`, and a warning names it.
+
+    Always `sources.CHUNK` images pass together, the last ones filled up with zeros: how many do changes the last bits
+    of a convolution, so the result would depend on the batches. Memory does not grow with the number of images.
+    `save`: a file that a killed run continues from when called again in the same way; an iterator has to give the
+    same images again. In a torch.distributed group (`cluster.joined`) the processes share the chunks, every one
+    of them reads an iterator whole, and all return what one alone would.
     """
-    check_layer(net, layer)
-    side = size or getattr(getattr(net, "geometry", None), "crop", 224)
-    tape = record(net, _blank(net, side), layer_path(net, layer))
-    if tape.activations.dim() != 4:
-        return 0, 0, side, side  # a fully connected unit sees the whole image
-    tape.check()
-    row, column = check_positions(position, tape.activations, layer)[0].tolist()
-    return _trace(tape, row, column)
+    layers, source = _checked(net, layers, k), open_source(net, images, preprocess)
+    path, device = _file(save), next((p.device for p in net.parameters()), torch.device("cpu"))
+    key = run_key(net, source, layers, k) if path else {}
+    tally = load(path, key, torch.device("cpu")) if path else None
+    if tally is None or not tally.done:
+        own = path.with_name(f"{path.name}.rank{rank()}of{world()}") if path and world() > 1 else path
+        tally = (load(own, key, device) if own else None) or Tally(chunk=rank())
+        search = Search(net, layers, k, tally)
+        tally = _together(search, lambda: search.run(source, own, key), path, key)
+        if own and own != path:
+            own.unlink(missing_ok=True)
+    _warn(tally)
+    return Found(tally, layers)
 
 
-def _blank(net: nn.Module, side: int) -> torch.Tensor:
-    conv = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
-    return check_images(torch.zeros(1, conv.in_channels if conv else 3, side, side), net)
+def _checked(net: nn.Module, layers, k: int) -> dict[str, str]:
+    """Each layer's module path."""
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
+    layers = [layers] if isinstance(layers, str) else layers
+    if not isinstance(layers, Iterable) or not (layers := list(layers)):
+        raise ValueError(f"layers must be at least one layer's name, got {layers!r}")
+    for layer in layers:
+        check_layer(net, layer)
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k must be a whole number of images, at least 1, got {k!r}")
+    return {layer: layer_path(net, layer) for layer in layers}
 
 
-def _trace(tape: Tape, row: int, column: int) -> tuple[int, int, int, int]:
-    boxes = {len(tape.steps) - 1: (row, column, row + 1, column + 1)}
-    for place in range(len(tape.steps) - 1, 0, -1):
-        if place in boxes:
-            step, box = tape.steps[place], boxes.pop(place)
-            for source in step.inputs:
-                boxes[source] = _union(boxes.get(source), _source(step, box))
-    return boxes[0]
+def _file(save) -> Path | None:
+    if save is None:
+        return None
+    path = Path(save).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"save must be a file's path in a folder that exists, got {str(save)!r}")
+    return path
 
 
-def _source(step: Step, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The box of the step's input that `box` of its output was computed from."""
-    v = step.values
-    unmoved = step.kind == "reshape" and step.shape[-2:] == v["size"][-2:]
-    if step.kind in ("rectify", "scale", "pass", "add", "cat") or unmoved:
-        return box
-    if step.kind != "filter" and not {"kernel", "adaptive"} & v.keys():
-        raise Unsupported(
-            f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}"
+def _together(search: Search, run, path: Path | None, key: dict) -> Tally:
+    """Run this process' share and merge everybody's; an error in one process ends all of them."""
+    failure = None
+    try:
+        run()
+    except Exception as error:
+        failure = error
+    shares = [(search.tally.cpu(), failure and f"{type(failure).__name__}: {failure}")]
+    if world() > 1:
+        mine, shares = shares[0], [None] * world()
+        distributed.all_gather_object(shares, mine)
+    if failure:
+        raise failure
+    if broken := next((text for _, text in shares if text), None):
+        raise RuntimeError(f"another process failed ({broken}); mend that and start all of them again")
+    whole = Tally(done=True)
+    for tally, _ in shares:
+        whole.add(tally, search.k)
+    _check_found(whole)
+    whole.prune()
+    if path and rank() == 0:
+        whole.save(path, key)
+        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # of writers that were killed
+            part.unlink(missing_ok=True)
+    wait()
+    return whole
+
+
+def _check_found(tally: Tally) -> None:
+    if not tally.peaks:
+        first = (
+            f"none of the {tally.count} could be read, first {tally.skipped[0].reason}" if tally.skipped else "empty"
         )
-    starts, ends = zip(_side(step, 0, box[0], box[2]), _side(step, 1, box[1], box[3]))
-    return (*starts, *ends)
+        raise ValueError(f"images: {first}; give at least one image")
 
 
-def _side(step: Step, axis: int, start: int, end: int) -> tuple[int, int]:
-    """[start, end) of the step's output along rows (axis 0) or columns (1), traced to its input."""
-    v = step.values
-    if "adaptive" in v:
-        before, after = v["size"][axis - 2], step.shape[axis - 2]
-        return start * before // after, -(-end * before // after)
-    kernel = v["weight"].shape[axis - 2] if step.kind == "filter" else v["kernel"][axis]
-    stride, padding, dilation = v["stride"][axis], v["padding"][axis], v["dilation"][axis]
-    return start * stride - padding, (end - 1) * stride - padding + dilation * (kernel - 1) + 1
-
-
-def _union(a: tuple | None, b: tuple) -> tuple[int, int, int, int]:
-    return b if a is None else (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+def _warn(tally: Tally) -> None:
+    if tally.skipped:
+        named = "; ".join(f"{s.name} ({s.reason})" for s in tally.skipped[:3])
+        more = f"; and {len(tally.skipped) - 3} more, see .skipped" if len(tally.skipped) > 3 else ""
+        warnings.warn(
+            f"{len(tally.skipped)} of {tally.count} images could not be read and were skipped: {named}{more}",
+            stacklevel=3,
+        )

@@ -90,7 +90,7 @@ def plain(device: torch.device):
 
 
 @contextmanager
-def _unchanged(net: nn.Module):
+def unchanged(net: nn.Module):
     """Evaluation mode inside; afterwards every mode and buffer is as it was found."""
     modes = [(module, module.training) for module in net.modules()]
     buffers = [(m, name, b, b.clone()) for m in net.modules() for name, b in m._buffers.items() if b is not None]
@@ -153,7 +153,7 @@ def record(net: nn.Module, images: torch.Tensor, layer: str, *, masks: bool = Fa
         images = images.clone()  # a network that works in place does so on our copy
         recorder, target, found = Recorder(images, masks=masks), net.get_submodule(layer), []
         try:
-            with _unchanged(net), _hooked(net, recorder, target, found.append), Guard(recorder), recorder:
+            with unchanged(net), _hooked(net, recorder, target, found.append), Guard(recorder), recorder:
                 net(images)
         except _Reached:
             return _tape(recorder, found[0], layer)
