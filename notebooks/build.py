@@ -109,11 +109,15 @@ def run(notebook):
     NotebookClient(notebook, timeout=300, resources=resources, store_widget_state=False).execute()
     notebook.metadata.setdefault("zflib", {})["seconds"] = round(time.monotonic() - started)
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
         if "outputs" in cell:
-            cell.outputs = _joined([o for o in cell.outputs if o.get("name") != "stderr"])
+            cell.outputs = _joined([o for o in cell.outputs if o.get("name") != "stderr" and _is_seen(o)])
     return notebook
+
+
+def _is_seen(output) -> bool:
+    """Takes the widget out of an output; says whether anything but words about it is left (not of a progress bar)."""
+    data = output.get("data", {})
+    return data.pop("application/vnd.jupyter.widget-view+json", None) is None or bool(data.keys() - {"text/plain"})
 
 
 def _joined(outputs: list) -> list:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zflib import check, verdicts
+from zflib import check, data, verdicts
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
 MISTAKES = [(name, sentence) for name, exercise in EXERCISES.items() for sentence in exercise.mistakes]
@@ -201,3 +201,11 @@ def test_no_figure_stays_open(exercise):
     before = plt.get_fignums()
     exercise(exercise.target)
     assert plt.get_fignums() == before
+
+
+def test_the_ten_places_are_those_of_ten_crop():
+    pixels = torch.arange(40 * 62).view(1, 1, 40, 62)
+    places = check.ten_corners.target(40, 62, 30).tolist()
+    for crop, (top, left, mirrored) in zip(data.ten_crop(pixels, 30)[0], places):
+        part = pixels[0, :, top : top + 30, left : left + 30]
+        assert torch.equal(crop, part.flip(-1) if mirrored else part)

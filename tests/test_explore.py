@@ -273,6 +273,65 @@ def test_explorer_shows_a_silent_channel_as_grey(net):
     assert (panel.pixels[100, -100:-20] == show.GREY).all()
 
 
+# --- the explorer of units -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def squares():
+    return np.random.default_rng(5).integers(0, 256, (12, 3, 64, 64), dtype=np.uint8)
+
+
+def test_units_at_both_ends_of_the_channels_of_every_layer(net, squares):
+    panel = explore.units(net, squares, layers=net.layer_names, labels=torch.arange(12) % 6)
+    for layer in net.layer_names:
+        panel.controls["layer"].value = layer
+        channel = panel.controls["channel"]
+        for end in (0, channel.max):
+            channel.value = end
+            assert panel.status.value == "" and f"Channel {end} of {layer}" in panel.text and "class <" in panel.text
+            assert panel.pixels.shape[1] == 3 * 272 + 2 * 12
+    assert channel.max == 5 and "class &lt;" in panel.words.value
+
+
+def test_units_clamps_the_channel_and_starts_where_it_is_told(net, squares):
+    panel = explore.units(net, squares, layer="conv1")
+    assert panel.values == {"layer": "conv1", "channel": 0} and panel.controls["channel"].max == 7
+    panel.controls["layer"].value = "conv2"
+    panel.controls["channel"].value = 11
+    panel.controls["layer"].value = "conv1"
+    assert panel.values["channel"] == 7 and "Channel 7 of conv1" in panel.text
+
+
+def test_units_takes_a_folder_and_names_its_files(net, tmp_path):
+    for name in ("chelsea", "coffee", "rocket"):
+        data.photo(name).resize((90, 80)).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.warns(UserWarning, match="could not be read"):
+        panel = explore.units(net, str(tmp_path))
+    assert panel.values["layer"] == "conv2" and "over the third" in panel.text
+    assert all(f"{name}.png" in panel.text for name in ("chelsea", "coffee", "rocket"))
+
+
+def test_units_shows_what_was_found_before(net, squares):
+    found = zflib.find_peaks(net, squares, layers=["conv2"])
+    again = explore.units(net, squares, peaks=found)
+    assert np.array_equal(again.pixels, explore.units(net, squares, layers="conv2").pixels)
+    assert list(again.controls["layer"].options) == ["conv2"]
+
+
+def test_units_names_what_is_wrong(net, squares):
+    wrong = [
+        (lambda: explore.units("net"), "net must be a torch network"),
+        (lambda: explore.units(net, squares, layer="conv9"), "layer must be one of 'conv1', 'conv2'"),
+        (lambda: explore.units(net, squares, layers=["nope"]), "layer 'nope' is not in this network"),
+        (lambda: explore.units(net, iter(squares)), "an iterator gives each image once"),
+        (lambda: explore.units(torch.nn.Conv2d(3, 4, 3), squares), "layers is missing"),
+    ]
+    for call, sentence in wrong:
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            call()
+
+
 # --- one image at one layer ------------------------------------------------------------------------------------------
 
 

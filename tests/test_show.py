@@ -217,6 +217,16 @@ def test_projection_is_cropped_to_its_box():
     assert ax.images[0].get_array().shape == (5, 6, 3)
 
 
+def test_a_grid_labels_its_rows_and_columns():
+    ax = show.grid([grey(6, 6, i) for i in range(6)], rows=["a", "b"], columns=[1, 2, 5], side=20)
+    pixels = ax.images[0].get_array()
+    assert pixels.shape == (42, 64, 3) and pixels[10, 32, 0] == 1 and pixels[32, 10, 0] == 3
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "5"]
+    assert ax.get_yticks().tolist() == [10, 32]
+    with pytest.raises(ValueError, match="5 do not fill 2 rows of 3"):
+        show.grid([grey(6, 6)] * 5, rows=["a", "b"], columns=[1, 2, 5])
+
+
 def test_panels_take_arrays_and_projections():
     axes = show.panels([grey(4, 4), torch.zeros(3, 4, 4), grey(4, 4)], titles=["a", "b"], columns=2)
     assert axes.shape == (2, 2)

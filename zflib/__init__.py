@@ -7,15 +7,16 @@ import platform
 
 import torch
 
-from . import data, deconv, models, peaks
+from . import data, deconv, models, peaks, scenes
 from .deconv import Deconvnet
-from .models import ZFNet, device, load, zfnet56
-from .peaks import receptive_field
+from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
+from .occlusion import OcclusionMaps, occlude
+from .peaks import find_peaks, receptive_field
 
 __version__ = "0.1.0"
 __all__ = [
-    "Deconvnet", "ZFNet", "data", "deconv", "device", "load", "models", "peaks", "receptive_field", "train",
-    "versions", "zfnet56",
+    "Deconvnet", "OcclusionMaps", "ZFNet", "alexnet56", "data", "deconv", "device", "evolution", "find_peaks", "load",
+    "models", "occlude", "peaks", "receptive_field", "scenes", "scenes56", "train", "versions", "zfnet56",
 ]  # fmt: skip
 
 
@@ -25,6 +26,6 @@ def versions(on: torch.device | str = "cpu") -> str:
 
 
 def __getattr__(name: str):
-    if name == "train":  # on first use: `python -m zflib.train` must not find it imported already
-        return importlib.import_module(".train", __name__)
+    if name in ("train", "evolution"):  # on first use: `python -m zflib.train` must not find it imported already
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

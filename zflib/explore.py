@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from . import data
+from . import crops, data
 from .checks import check_choice, check_layer
 from .deconv import RULES
+from .occluder import Occluder
+from .units import Units, describe_unit, unit_pixels
 from .views import View, activation_pixels, describe, open_photo
 
 SEEN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Linear)  # modules offered as layers of a network that names none
@@ -255,3 +257,62 @@ class _Explorer:
             what = tuple(image.shape) if hasattr(image, "shape") else type(image).__name__
             raise ValueError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {what}")
         return image
+
+
+# --- the explorer of units -------------------------------------------------------------------------------------------
+
+
+def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None, **found) -> Panel:
+    """Figure 2 for every channel: sliders for layer and channel; nine projections, nine patches, the map, the classes.
+
+    `images`: a folder of yours, a tensor, an array or a data set, as `find_peaks` takes them; None: windows of the
+    shipped photographs. They are searched first, 200 images a second, unless `peaks` of an earlier search or a
+    gallery's are given. `labels` (N,) say the classes (indices into net.classes, or `classes`); `preprocess` and
+    `layers` are for networks that are not ours. `layer` is the first one shown, by default the last. Bad input raises
+    ValueError or TypeError.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
+    pixels = crops.windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
+    known = Units(net, pixels, layers=layers, **found)
+    check_choice("layer", layer or known.layers[-1], known.layers)
+    wide = widgets.Layout(width="420px")
+    start = layer or known.layers[-1]
+    which = widgets.SelectionSlider(options=known.layers, value=start, description="layer", layout=wide)
+    slider = widgets.IntSlider(max=known.channels(start) - 1, description="channel", layout=wide)
+
+    def draw(layer: str, channel: int) -> tuple[np.ndarray, str]:
+        slider.max = known.channels(layer) - 1
+        unit = known.unit(layer, min(channel, slider.max))
+        return unit_pixels(unit), describe_unit(unit, known.names(unit))
+
+    return Panel(draw, {"layer": which, "channel": slider})
+
+
+# --- the explorer of occlusion ---------------------------------------------------------------------------------------
+
+
+def occlusion(
+    net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5", fill=0.0
+) -> Panel:
+    """Figure 7 to play with: sliders for the square's row, column and size; six pictures that follow.
+
+    `image` is one preprocessed (3,H,W) image; `label`, `layer` and `fill` as in `zflib.occlude`. The maps over all
+    positions, at a stride of 4 pixels, are computed once for each size that is looked at.
+    """
+    image = image[0] if image.dim() == 4 and len(image) == 1 else image
+    square = Occluder(net, image, label=label, layer=layer, fill=fill)
+    height, width = square.image.shape[1:]
+    size, wide = max(4, min(height, width) // 4), widgets.Layout(width="420px")
+    sides = list(range(4, min(height, width) + 1, 4))
+    controls = {
+        "row": widgets.IntSlider(value=(height - size) // 2, max=height - 4, description="row", layout=wide),
+        "column": widgets.IntSlider(value=(width - size) // 2, max=width - 4, description="column", layout=wide),
+        "size": widgets.SelectionSlider(options=sides, value=size - size % 4, description="size", layout=wide),
+    }
+
+    def draw(row: int, column: int, size: int) -> tuple[np.ndarray, str]:
+        row, column = min(row, height - size), min(column, width - size)
+        return square.pixels(row, column, size), square.describe(row, column, size)
+
+    return Panel(draw, controls)

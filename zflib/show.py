@@ -127,7 +127,7 @@ def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2, backgr
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes inside matplotlib; unlike PIL's own font it has accents, dashes and the times sign."""
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
@@ -174,7 +174,7 @@ def _strip(text: str, width: int, size: int, lines: int) -> np.ndarray:
     strip = Image.new("RGB", (width, lines * (size + 5) + 3), "white")
     draw = ImageDraw.Draw(strip)
     for i, row in enumerate(_wrapped(text, width, size)):
-        draw.text((0, i * (size + 5)), row, fill="black", font=_font(size))
+        draw.text((0, i * (size + 5)), row, fill="black", font=font(size))
     return np.asarray(strip)
 
 
@@ -183,7 +183,7 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
     rows = [""]
     for word in text.split():
         longer = f"{rows[-1]} {word}".strip()
-        if rows[-1] and _font(size).getlength(longer) > width:
+        if rows[-1] and font(size).getlength(longer) > width:
             rows.append(word)
         else:
             rows[-1] = longer
@@ -268,6 +268,19 @@ def panels(pictures: Sequence, *, titles: Sequence[str] = (), columns: int | Non
         pixels = signed_pixels(picture) if isinstance(picture, torch.Tensor) else image_pixels(picture)
         _draw(pixels, ax, titles[i] if i < len(titles) else None, smooth=isinstance(picture, torch.Tensor))
     return axes
+
+
+def grid(pictures: Sequence, ax: Axes | None = None, *, rows: Sequence, columns: Sequence, side: int = 64) -> Axes:
+    """(H,W,3) uint8 pictures in reading order, `side` pixels each, with a label for every row and column."""
+    if len(pictures) != len(rows) * len(columns):
+        raise ValueError(f"pictures: {len(pictures)} do not fill {len(rows)} rows of {len(columns)}")
+    ax = _axes(ax, (1 + (side + 2) * len(columns) / 80, 0.6 + (side + 2) * len(rows) / 80))
+    ax.imshow(mosaic([fit(picture, side, smooth=True) for picture in pictures], columns=len(columns)))
+    ax.set_xticks([side / 2 + (side + 2) * i for i in range(len(columns))], list(columns))
+    ax.set_yticks([side / 2 + (side + 2) * i for i in range(len(rows))], list(rows))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
 
 
 def maps(

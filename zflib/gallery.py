@@ -1,0 +1,238 @@
+"""Figure 2 as data: the nine strongest images of every channel, their classes, and the projections of some channels.
+
+python -m zflib.gallery zfnet56 --data tiny-imagenet-200 --out data/zfnet56-peaks.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import data, files, models
+from .deconv import Deconvnet
+from .fields import patches, receptive_fields
+from .likeness import agreement, chance_purity, purity
+from .peaks import find_peaks
+from .sources import Indexed, open_source
+from .tally import Peaks
+
+__all__ = ["Gallery", "agreement", "chance_purity", "draw", "images_of", "load", "mine", "purity", "save"]
+
+
+@dataclass
+class Gallery:
+    """Figure 2 of one network over one set of labelled images, layer by layer.
+
+    peaks: layer -> Peaks (C,k) of every channel; labels: layer -> (C,k) class indices of those images; chosen: layer
+    -> (D,) some channels; projections: layer -> (D,k,3,H,W) theirs; patch_agreement: layer -> (D,) what `agreement`
+    says of the image patches under them. `counts` (classes,): images of each class in the set; `classes`: their
+    names; `names`: image number -> file name; `network`: SHA-256 of the weights.
+    """
+
+    peaks: dict[str, Peaks]
+    labels: dict[str, torch.Tensor]
+    chosen: dict[str, torch.Tensor]
+    projections: dict[str, torch.Tensor]
+    patch_agreement: dict[str, torch.Tensor]
+    counts: torch.Tensor
+    classes: list[str] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    network: str = ""
+
+    @property
+    def layers(self) -> list[str]:
+        """Its layers, lowest first."""
+        return list(self.peaks)
+
+    def purities(self, layer: str) -> torch.Tensor:
+        """(L,) `purity` of every channel that is not dead."""
+        return purity(self.labels[layer][alive(self.peaks[layer])])
+
+    def chance(self) -> float:
+        """The purity of nine images drawn at random: what `purities` would be if channels knew nothing of classes."""
+        k = next(iter(self.labels.values())).shape[-1]
+        return chance_purity(self.counts, k=k)
+
+    def cropped(self, net: nn.Module, layer: str) -> torch.Tensor:
+        """(D,k,3,h,w): the projections cut to the receptive fields of their activations; grey (0) beyond the image."""
+        positions = self.peaks[layer].positions[self.chosen[layer]]
+        return cut(net, layer, self.projections[layer], positions)
+
+
+def alive(peaks: Peaks) -> torch.Tensor:
+    """(L,) channels with k images to show, whose strongest is above a hundredth of the layer's strongest."""
+    return ((peaks.values[:, 0] > 0.01 * peaks.values.max()) & (peaks.values[:, -1] > 0)).nonzero().flatten()
+
+
+def draw(peaks: Peaks, number: int, *, seed: int = 0) -> torch.Tensor:
+    """(number,) channels drawn at random among those alive, in order: the paper's random subset, not a choice."""
+    living = alive(peaks)
+    if not 1 <= number <= len(living):
+        raise ValueError(f"number must be from 1 to {len(living)}, the channels that are not dead, got {number}")
+    order = torch.randperm(len(living), generator=torch.Generator().manual_seed(seed))
+    return living[order[:number]].sort().values
+
+
+def cut(net: nn.Module, layer: str, pictures: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """(…,3,h,w): (…,3,H,W) pictures cut to the receptive fields of (…,2) positions; 0 (grey) beyond the image.
+
+    Of a field larger than the image its middle, as large as the image.
+    """
+    boxes = middle(receptive_fields(net, layer, positions, size=pictures.shape[-1]), pictures.shape[-1])
+    inner = patches(pictures.flatten(0, -4), boxes.reshape(-1, 4))
+    return inner.unflatten(0, pictures.shape[:-3])
+
+
+def middle(boxes: torch.Tensor, side: int) -> torch.Tensor:
+    """(…,4) boxes of one size about the same middles, but no larger than `side`."""
+    less = (boxes[..., 2:] - boxes[..., :2] - side).clamp(min=0)
+    return torch.cat([boxes[..., :2] + less // 2, boxes[..., 2:] - (less + 1) // 2], dim=-1)
+
+
+def images_of(net: nn.Module, images, numbers: torch.Tensor, *, preprocess=None) -> torch.Tensor:
+    """(…,3,H,W) in the network's units: images number `numbers` (…) of a source as `find_peaks` takes them."""
+    source = open_source(net, images, preprocess)
+    if not isinstance(source, Indexed):
+        raise TypeError("images: an iterator gives each image once; a list, an array, a folder or a data set is needed")
+    return torch.stack([source.one(number) for number in numbers.flatten().tolist()]).unflatten(0, numbers.shape)
+
+
+def mine(
+    net: nn.Module, images, labels: torch.Tensor, *, layers, chosen, k: int = 9, names=None, classes=None
+) -> Gallery:
+    """A Gallery over N `images` as `find_peaks` takes them (not an iterator), of classes `labels` (N,).
+
+    `chosen`: how many channels of each layer to draw at random and project, or a dict layer -> channels. `names`: the
+    file names of all images, of which those of winners are kept. `classes`: names, by default the network's.
+    """
+    found = find_peaks(net, images, layers=layers, k=k)
+    if len(labels) != found.count:
+        raise ValueError(f"labels must be one for each of the {found.count} images, got {len(labels)}")
+    if found.count < k:
+        raise ValueError(f"images must be at least k = {k}, got {found.count}")
+    labels = torch.as_tensor(labels)
+    wanted = chosen if isinstance(chosen, Mapping) else {name: draw(found[name], chosen) for name in found}
+    wanted = {layer: torch.as_tensor(channels) for layer, channels in wanted.items()}
+    drawn = {layer: _project(net, images, found[layer], layer, channels) for layer, channels in wanted.items()}
+    winners = sorted({number for peaks in found.values() for number in peaks.images.flatten().tolist()})
+    classes = list(getattr(net, "classes", []) if classes is None else classes)
+    return Gallery(
+        peaks={layer: found[layer].cpu() for layer in found},
+        labels={layer: labels[found[layer].images.cpu()] for layer in found},
+        chosen=wanted,
+        projections={layer: projections for layer, (projections, _) in drawn.items()},
+        patch_agreement={layer: agreed for layer, (_, agreed) in drawn.items()},
+        counts=torch.bincount(labels, minlength=len(classes)),
+        classes=classes,
+        names={} if names is None else {number: str(names[number]) for number in winners},
+        network=getattr(net, "card", {}).get("sha256", ""),
+    )
+
+
+def _project(net: nn.Module, images, peaks: Peaks, layer: str, channels: torch.Tensor) -> tuple:
+    """((D,k,3,H,W) projections, (D,) agreement of the patches under them)."""
+    deconvnet, projections, agreed = Deconvnet(net), [], []
+    for channel in channels.tolist():
+        some = images_of(net, images, peaks.images[channel])  # (k,3,H,W)
+        positions = peaks.positions[channel]
+        projections.append(deconvnet.project(some, layer, channel, positions=positions).cpu())
+        agreed.append(agreement(cut(net, layer, some, positions)).cpu())
+    return torch.stack(projections), torch.stack(agreed)
+
+
+# --- as a file -------------------------------------------------------------------------------------------------------
+
+
+def save(gallery: Gallery, path: str | Path) -> None:
+    """The gallery as one compressed .npz of plain numbers and letters, atomically; projections in half precision."""
+    arrays: dict[str, np.ndarray] = {}
+    for layer, peaks in gallery.peaks.items():
+        arrays[f"{layer}/values"] = peaks.values.numpy().astype(np.float32)
+        arrays[f"{layer}/images"] = peaks.images.numpy().astype(np.int32)
+        arrays[f"{layer}/positions"] = peaks.positions.numpy().astype(np.int16)
+        arrays[f"{layer}/labels"] = gallery.labels[layer].numpy().astype(np.int32)
+    for layer, channels in gallery.chosen.items():
+        arrays[f"{layer}/chosen"] = channels.numpy().astype(np.int32)
+        arrays[f"{layer}/projections"] = gallery.projections[layer].numpy().astype(np.float16)
+        arrays[f"{layer}/patch_agreement"] = gallery.patch_agreement[layer].numpy().astype(np.float32)
+    about = {"classes": gallery.classes, "names": list(gallery.names.items()), "network": gallery.network}
+    arrays["counts"] = gallery.counts.numpy().astype(np.int32)
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    files.write_atomically(path, buffer.getvalue())
+
+
+def load(name: str) -> Gallery:
+    """The gallery that zflib ships for a network, mined over Tiny ImageNet's validation images; see `load_file`.
+
+    ValueError if there is none, or if it was mined with other weights than the network has now.
+    """
+    path, again = files.SHIPPED / f"{name}-peaks.npz", f"python -m zflib.gallery {name} makes one"
+    if not path.is_file():
+        raise ValueError(f"name {name!r} has no gallery here; {again}")
+    gallery, card = load_file(path), files.SHIPPED / f"{name}.json"
+    if card.is_file() and json.loads(card.read_text(encoding="utf-8"))["sha256"] != gallery.network:
+        raise ValueError(f"{path.name} was mined with other weights than {name} has now; {again} anew")
+    return gallery
+
+
+def load_file(path: str | Path) -> Gallery:
+    """What `save` wrote; only numbers are read, never code. A damaged or another file is a ValueError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            content = {key: arrays[key] for key in arrays}
+        about = json.loads(content.pop("about").tobytes())
+        tensors = {key: torch.from_numpy(value) for key, value in content.items()}
+        parts = {key: v.float() if v.is_floating_point() else v.long() for key, v in tensors.items()}
+        layers = list(dict.fromkeys(key.split("/")[0] for key in parts if "/" in key))
+        peaks = {l: Peaks(*(parts[f"{l}/{what}"] for what in ("values", "images", "positions"))) for l in layers}
+        fields = {
+            what: {layer: parts[f"{layer}/{what}"] for layer in layers if f"{layer}/{what}" in parts}
+            for what in ("labels", "chosen", "projections", "patch_agreement")
+        }
+        names = {int(number): name for number, name in about["names"]}
+        return Gallery(peaks, **fields, counts=parts["counts"], classes=about["classes"], names=names,
+                       network=about["network"])  # fmt: skip
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive raises half a dozen kinds of errors
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ValueError(f"{path} is not a gallery, or damaged ({reason}); gallery.save writes one") from error
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m zflib.gallery", description=__doc__.split("\n")[0])
+    parser.add_argument("name", help="a shipped network")
+    parser.add_argument("--data", required=True, help="the folder of Tiny ImageNet-200")
+    parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
+    parser.add_argument("--channels", type=int, default=12, help="how many channels of each layer to draw and project")
+    parser.add_argument("--first", type=int, help="only the first so many validation images")
+    options = parser.parse_args(arguments)
+    net = models.load(options.name).to(models.device())
+    pixels, labels, wnids = data.tiny_imagenet(options.data, "val")
+    if net.wnids != wnids:
+        raise SystemExit(f"{options.name} was not trained on the classes of {options.data}")
+    root = Path(options.data.removesuffix(".zip")).expanduser()
+    rows = (root / "val" / "val_annotations.txt").read_text().splitlines()
+    names = [row.split("\t")[0] for row in rows]
+    layers = [name for name in net.layer_names if name.startswith("conv")]
+    some = slice(options.first)
+    gallery = mine(net, pixels[some], labels[some], layers=layers, chosen=options.channels, names=names[some])
+    save(gallery, options.out)
+    chance = gallery.chance()
+    for layer in gallery.layers:
+        print(f"{layer}: purity {float(gallery.purities(layer).mean()):.3f} (chance {chance:.3f}), ", end="")
+        print(f"{len(alive(gallery.peaks[layer]))} of {len(gallery.peaks[layer].values)} channels alive")
+
+
+if __name__ == "__main__":
+    main()

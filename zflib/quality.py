@@ -1,0 +1,81 @@
+"""What Figure 6 compares by eye, as numbers: dead channels, the frequencies of filters, and aliasing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from .checks import check_layer
+from .deconv import Deconvnet
+from .models import ZFNet
+
+#: Between low, middle and high, in cycles per pixel: wavelengths of 8 and of 3 pixels; the finest grating has 2.
+BANDS = (1 / 8, 1 / 3)
+
+
+def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: float = 0.01) -> torch.Tensor:
+    """(C,) bool: channels whose strongest activation over (N,3,H,W) images is below `share` of the layer's strongest.
+
+    The more images, the surer: a channel that is dead on a hundred may live on a thousand.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}; 0.01 is a hundredth of the strongest activation")
+    deconvnet = Deconvnet(net)
+    peaks = [deconvnet.activations(some, layer).transpose(0, 1).flatten(1).amax(dim=1) for some in images.split(100)]
+    strongest = torch.stack(peaks).amax(dim=0)
+    return strongest <= share * strongest.max()
+
+
+def frequency_shares(conv: nn.Conv2d, bands: tuple[float, float] = BANDS, *, size: int = 64) -> torch.Tensor:
+    """(C,3): the shares of each filter's energy at low, middle and high frequencies; every row sums to 1.
+
+    The filters are padded to `size` pixels first, so that filters of 7 and of 11 pixels are judged on one scale.
+    """
+    low, high = bands
+    if not 0 < low < high:
+        raise ValueError(f"bands must rise from above 0, got {bands}; the edges are in cycles per pixel")
+    power = torch.fft.fft2(conv.weight.detach().float(), s=(size, size)).abs().square().sum(dim=1)  # (C,size,size)
+    frequency = torch.fft.fftfreq(size, device=power.device)
+    radius = (frequency[:, None].square() + frequency[None, :].square()).sqrt()
+    masks = torch.stack([radius < low, (radius >= low) & (radius < high), radius >= high]).to(power)
+    shares = torch.einsum("chw,bhw->cb", power, masks)
+    return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-20)
+
+
+def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iterable[int] = range(8)) -> torch.Tensor:
+    """(S,N,C): each map's sum of squares as the crop moves right over (N,3,R,R) uint8 pixels, shift by shift."""
+    check_layer(net, layer)
+    crop, shifts, deconvnet = net.geometry.crop, list(shifts), Deconvnet(net)
+    slack = pixels.shape[-1] - crop
+    if not shifts or min(shifts) < 0 or max(shifts) > slack:
+        raise ValueError(f"shifts must be from 0 to {slack}, the pixels that a crop of {crop} leaves, got {shifts}")
+    images, top = net.normalise(pixels), (pixels.shape[-2] - crop) // 2
+    energies = []
+    for shift in shifts:
+        moved = images[..., top : top + crop, shift : shift + crop]
+        maps = torch.cat([deconvnet.activations(some, layer) for some in moved.split(100)])
+        energies.append(maps.square().flatten(2).sum(dim=2))
+    return torch.stack(energies)
+
+
+def aliasing(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iterable[int] = range(8)) -> torch.Tensor:
+    """(C,): how much each channel's energy depends on where the stride happens to sample; 0 = not at all.
+
+    Shifting an image by a pixel moves a finely sampled map and leaves its sum of squares as it is, but for the border.
+    Where the stride is too coarse for what the filter passes, the sum depends on the shift: its standard deviation over
+    `shifts` (root mean square over images), over its mean. Channels that never fire count as 0. See Figure 6d.
+    """
+    energies = phase_energies(net, pixels, layer, shifts=shifts)
+    spread = energies.var(dim=0, unbiased=False).mean(dim=0).sqrt()
+    return spread / energies.mean(dim=(0, 1)).clamp(min=1e-12)
+
+
+def dense(net: ZFNet) -> ZFNet:
+    """The control: a copy of `net` that ends with its first layer, at stride 1: nothing is skipped, nothing aliases."""
+    control = ZFNet(0, geometry=replace(net.geometry, convs=net.geometry.convs[:1], hidden=None))
+    control.load_state_dict({key: value for key, value in net.state_dict().items() if key in control.state_dict()})
+    control.conv1.stride = (1, 1)
+    return control.eval()
