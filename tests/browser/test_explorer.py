@@ -18,6 +18,9 @@ EXPLORER = 'from zflib import explore\nexplore.layers(zflib.load("zfnet56"))'
 READY = """import numpy as np
 frames = np.random.default_rng(0).integers(0, 256, (12, 245, 932, 3), np.uint8)
 explore.stepper(list(frames))"""
+UNITS = "explore.units(zflib.load('zfnet56'), zflib.scenes.scenes(64).pixels)"
+OCCLUSION = """net = zflib.load('zfnet56')
+explore.occlusion(net, net.preprocess(zflib.data.photo('chelsea')))"""
 
 #: One number for the decoded picture, once it rests: its address changes with every redraw, even of equal pixels.
 PIXELS = """async img => {
@@ -117,7 +120,7 @@ def test_a_cell_that_fails_is_noticed(cells, lab, page):
 def panel(lab, chromium):
     """The explorer of a notebook that has the setup cell of all; below it are pictures drawn already."""
     folder, address = lab
-    cells = [nbformat.v4.new_code_cell(cell) for cell in (SETUP, EXPLORER, READY)]
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (SETUP, EXPLORER, READY, UNITS, OCCLUSION)]
     put(nbformat.v4.new_notebook(cells=cells), folder / "explorer.ipynb")
     page = chromium.new_page(viewport={"width": 1400, "height": 1600})
     page.set_default_timeout(120_000)
@@ -175,17 +178,35 @@ def test_key_press_to_changed_picture(panel, capsys):
     assert p95 < max(400, 3 * least)
 
 
-def press_keys(panel, count: int, *, first: int = 3) -> list[float]:
-    """Milliseconds from each key press to the changed picture; six steps to the right, six to the left.
+OTHERS = {"units, channel": (2, -1, 24), "occlusion, row": (3, 0, 24), "occlusion, column": (3, 1, 24),
+          "occlusion, size": (3, -1, 9)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_key_press_in_the_other_explorers(panel, capsys, name):
+    """As above, for Figure 2 and for the square of Figure 7; every press asks for a picture not drawn before."""
+    number, slider, count = OTHERS[name]
+    ready = press_keys(panel.page.locator(".zf-fast").nth(1), 15)
+    other = panel.page.locator(".zf-fast").nth(number)
+    times = press_keys(other, count, slider=slider, turn=100)
+    p95, least = (statistics.quantiles(some, n=20)[-1] for some in (times, ready))
+    with capsys.disabled():
+        print(f"\n{name}: median {statistics.median(times):.0f} ms, p95 {p95:.0f} ms")
+    quiet(other)
+    assert p95 < max(400, 3 * least)
+
+
+def press_keys(panel, count: int, *, first: int = 3, slider: int = 0, turn: int = 6) -> list[float]:
+    """Milliseconds from each key press to the changed picture; `turn` steps to the right, as many to the left.
 
     The `first` presses, which warm the network up, are left out.
     """
-    handle, page = panel.get_by_role("slider"), panel.page
+    handle, page = panel.get_by_role("slider").nth(slider), panel.page
     handle.press("Home")
     pixels(panel)  # at rest
     panel.locator("img").evaluate(STOPWATCH)
     for number in range(1, first + count + 1):
-        handle.press("ArrowRight" if (number - 1) % 12 < 6 else "ArrowLeft")
+        handle.press("ArrowRight" if (number - 1) % (2 * turn) < turn else "ArrowLeft")
         page.wait_for_function("count => window.times.length >= count", arg=number)
     return page.evaluate("window.times")[first:]
 
