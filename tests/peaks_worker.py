@@ -52,7 +52,7 @@ def given(source: str):
         return (image for image in images)
     if source == "few":
         return Items(images[:20], broken=(2, 5))
-    return Items(images, (40,), KeyError) if source == "mistake" else Items(images, (2, 5, 66))
+    return Items(images, (70,), KeyError) if source == "mistake" else Items(images, (2, 5, 66))
 
 
 def as_lists(peaks) -> list:

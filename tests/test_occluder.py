@@ -13,7 +13,7 @@ from zflib import data, explore, occluder, show
 @pytest.fixture(scope="module")
 def square():
     net = zflib.load("zfnet56")
-    return occluder.Occluder(net, net.preprocess(data.photo("chelsea"))[0], stride=8)
+    return occluder.Occluder(net, net.preprocess(data.photo("chelsea"))[0], places=7)
 
 
 def test_one_position_is_a_forward_pass_of_the_covered_image(square):

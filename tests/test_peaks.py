@@ -494,7 +494,7 @@ def test_an_iterator_that_is_shorter_the_second_time_is_refused(often, tmp_path)
     net, images, path = small_net(), some_images(), tmp_path / "peaks.pt"
     with pytest.raises(Stop):
         find_peaks(net, (Watched(images, 100)[i] for i in range(110)), layers="0", save=path)
-    with pytest.raises(ValueError, match="images ended after 40, the saved run had read 96"):
+    with pytest.raises(ValueError, match="images ended after 40, the saved run had read 64"):
         find_peaks(net, iter(images[:40]), layers="0", save=path)
 
 
@@ -549,8 +549,8 @@ def test_two_processes_find_what_one_does(source, shared):
 
 
 def test_an_error_in_one_process_ends_both(shared):
-    assert shared[1][1]["mistake"].startswith("KeyError: 'item 40 is gone'")
-    assert shared[1][0]["mistake"].startswith("RuntimeError: another process failed (KeyError: 'item 40 is gone')")
+    assert shared[1][1]["mistake"].startswith("KeyError: 'item 70 is gone'")
+    assert shared[1][0]["mistake"].startswith("RuntimeError: another process failed (KeyError: 'item 70 is gone')")
 
 
 def test_receptive_fields_are_still_here():

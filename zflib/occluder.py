@@ -22,20 +22,24 @@ TOP = 5  # classes in the bars
 class Occluder:
     """A (3,H,W) image under a square: `maps(size)` over all positions, `at(row, column, size)` at one. Section 4.2.
 
-    `label` is the class to watch, by default the most probable one; `stride`, that of the maps, is in pixels.
+    `label` is the class to watch, by default the most probable one; the maps have about `places` by `places` positions.
     """
 
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5",
-                 fill=0.0, stride: int = 4):  # fmt: skip
-        self.net, self.image, self.layer, self.fill, self.stride = net, image, layer, fill, stride
+                 fill=0.0, places: int = 9):  # fmt: skip
+        self.net, self.image, self.layer, self.fill, self.places = net, image, layer, fill, places
         self.label, self._deconvnet = label, Deconvnet(net)
         self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
         first = self.maps(max(1, min(image.shape[1:]) // 4))
         self.label, self.channel = first.label, first.channel
         self.classes = getattr(net, "classes", None) or [f"class {i}" for i in range(10_000)]
 
+    def stride(self, size: int) -> int:
+        """Pixels between two positions of the maps for this size."""
+        return max(1, -(-(min(self.image.shape[1:]) - size) // (self.places - 1)))
+
     def _maps(self, size: int) -> OcclusionMaps:
-        return occlude(self.net, self.image, size=size, stride=self.stride, label=self.label, layer=self.layer,
+        return occlude(self.net, self.image, size=size, stride=self.stride(size), label=self.label, layer=self.layer,
                        fill=self.fill)  # fmt: skip
 
     def covered(self, row: int, column: int, size: int) -> torch.Tensor:
@@ -67,8 +71,8 @@ class Occluder:
                show.fit(show.map_pixels(activation_map, full=self._full), SIDE)]  # fmt: skip
         most = max(maps.before[0], float(maps.probability.max()))
         below = [show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), SIDE, smooth=True),
-                 self._whole(maps.activity, row, column, maps.before[1]),
-                 self._whole(maps.probability, row, column, most)]  # fmt: skip
+                 self._whole(maps.activity, (row, column), self.stride(size), maps.before[1]),
+                 self._whole(maps.probability, (row, column), self.stride(size), most)]  # fmt: skip
         name = f"{self.layer} channel {self.channel}"
         first = show.beside(top, ["the image, covered", "the most probable classes", f"{name}: its map"])
         titles = [f"{name}, projected", "its activity, by place", f"p({self.classes[self.label]}), by place"]
@@ -80,10 +84,10 @@ class Occluder:
         """What is drawn brightest: the map's maximum without a square."""
         return float(self._deconvnet.activations(self.image[None], self.layer)[0, self.channel].max()) or 1.0
 
-    def _whole(self, values: torch.Tensor, row: int, column: int, full: float) -> np.ndarray:
+    def _whole(self, values: torch.Tensor, corner: tuple[int, int], stride: int, full: float) -> np.ndarray:
         """One map over all positions, the square's own place framed."""
         pixels = show.upscale(show.map_pixels(values, full=full), SIDE)
-        place = [min(round(p / self.stride), n - 1) for p, n in zip((row, column), values.shape)]
+        place = [min(round(p / stride), n - 1) for p, n in zip(corner, values.shape)]
         box = (*place, place[0] + 1, place[1] + 1)
         return show.fit(show.framed(pixels, box, scale=SIDE / max(values.shape)), SIDE)
 

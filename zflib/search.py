@@ -102,9 +102,10 @@ class Search:
         better = (tops > known[layer].values[:, -1]) | (known[layer].images[:, -1] < 0)  # a tie: the earlier one stays
         channels = better.any(dim=0).nonzero().flatten()
         if len(channels):
-            numbers = (slots + self.chunk.first).expand(len(channels), -1)
-            fresh = Peaks(tops[:, channels].T, numbers, numbers.new_zeros(*numbers.shape, 2))
-            best = merge(known[layer].rows(channels), fresh, self.k)
+            useful = better[:, channels].any(dim=1)  # late in a pass a chunk has few winners, or none
+            numbers = (slots[useful] + self.chunk.first).expand(len(channels), -1)
+            fresh = Peaks(tops[useful][:, channels].T, numbers, numbers.new_zeros(*numbers.shape, 2))
+            best = merge(known[layer].rows(channels), fresh, self.k, later=True)
             self._place(best, channels, maps)
             known[layer].put(channels, best)
 

@@ -19,7 +19,7 @@ from . import data
 from .images import folder, open_image
 
 #: Images in one forward pass, always: a convolution's last bits depend on how many images pass together.
-CHUNK = 32
+CHUNK = 64
 #: What a data set raises for one damaged image; anything else is a mistake in the data set and is not caught.
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 

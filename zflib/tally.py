@@ -46,14 +46,20 @@ def nothing(channels: int, k: int, like: torch.Tensor) -> Peaks:
     return Peaks(like.new_full((channels, k), -torch.inf), images, images[..., None].repeat(1, 1, 2))
 
 
-def merge(some: Peaks, others: Peaks, k: int) -> Peaks:
-    """The k best of both; two stable sorts, so that equal values stay in the order of their images."""
+def merge(some: Peaks, others: Peaks, k: int, *, later: bool = False) -> Peaks:
+    """The k best of both; stable sorts, so that equal values stay in the order of their images.
+
+    `later`: the others' images all come after, in their order, as a stream's do; then one sort is enough.
+    """
+    later = later and bool((some.images >= 0).all())  # an empty place is behind an activation of minus infinity
     values = torch.cat([some.values, others.values], dim=1)
     images = torch.cat([some.images, others.images], dim=1)
     positions = torch.cat([some.positions, others.positions], dim=1)
-    last = torch.iinfo(images.dtype).max
-    order = images.masked_fill(images < 0, last).argsort(dim=1, stable=True)
-    order = order.gather(1, values.gather(1, order).argsort(dim=1, descending=True, stable=True)[:, :k])
+    if later:
+        order = values.argsort(dim=1, descending=True, stable=True)[:, :k]
+    else:
+        order = images.masked_fill(images < 0, torch.iinfo(images.dtype).max).argsort(dim=1, stable=True)
+        order = order.gather(1, values.gather(1, order).argsort(dim=1, descending=True, stable=True)[:, :k])
     return Peaks(
         values.gather(1, order), images.gather(1, order), positions.gather(1, order[..., None].expand(-1, -1, 2))
     )
