@@ -140,6 +140,10 @@ def one_of(rank: int, world: int, port: int, recipe: dict, out: str) -> None:
         net = network(recipe.batch_norm)
         train.train(net, images(), images(21, 1), recipe, Path(out) / "two", report=lambda row: None)
         torch.save(net.state_dict(), Path(out) / f"rank{rank}.pt")
+        net.classes, net.wnids = list("abcdefg"), list("ABCDEFG")
+        card = train.finish(net, images(21, 1), recipe, Path(out) / "two", card={})
+        shipped = zflib.models.load_file(Path(out) / "two" / "final.pt")
+        assert card["accuracy"]["ten-crop"] == train.accuracy(shipped, images(21, 1), ten_crop=True)
 
 
 @pytest.mark.parametrize("name", ["paper", "modern"])

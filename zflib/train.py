@@ -73,6 +73,7 @@ def _keep(run: Run, row: dict) -> None:
 
 def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, *, card: dict) -> dict:
     """Fold, save `out`/final.pt and .json, and measure what was saved: centre crop and ten-crop. Returns the card."""
+    cluster.wait()  # the first process writes the log
     curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     card = card | {
         "recipe": asdict(recipe), "seed": recipe.seed, "epochs": curve[-1]["epoch"],
