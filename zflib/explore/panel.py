@@ -1,0 +1,139 @@
+"""Controls, one picture that follows them, and its words: what every explorer is made of."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image
+
+
+class Panel(widgets.VBox):
+    """Controls above one picture that follows them, the picture in words, and a line for errors.
+
+    `draw(**values)` gives (H,W,3) uint8 pixels, or (pixels, words); `controls` are widgets by the names of its
+    arguments. What `draw` raises at first is raised; later it is shown in `status` and the last picture stays.
+    `picture`, `words` and `status` are widgets; where no kernel runs, the picture last drawn is shown as it is.
+    """
+
+    _ipython_display_ = None  # ipywidgets 7 would display by this and never ask for the picture
+
+    def __init__(self, draw: Callable, controls: Mapping[str, widgets.Widget]):
+        self._draw, self.controls, self._drawn, self._busy = draw, dict(controls), None, False
+        self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+        self.words, self.status = widgets.HTML(), widgets.HTML()
+        row = widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+        self._show()
+        super().__init__([row, self.picture, self.words, self.status])
+        self.add_class("zf-fast")
+        for control in self.controls.values():
+            control.observe(self._follow, names="value")
+
+    @property
+    def values(self) -> dict:
+        """What the controls say now, by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def redraw(self) -> None:
+        """Draw what the controls say; an exception goes to the status line: front ends hide those of callbacks."""
+        try:
+            self._show()
+        except Exception as error:
+            message = html.escape(f"{type(error).__name__}: {error}")
+            self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
+        else:
+            self.status.value = ""
+
+    def png(self) -> bytes:
+        """The picture last drawn, as a PNG file."""
+        return _encoded(self.pixels, "PNG", optimize=True)
+
+    def _follow(self, change: dict) -> None:
+        if not self._busy and self.values != self._drawn:  # a control that `draw` itself moved is drawn already
+            self.redraw()
+
+    def _show(self) -> None:
+        self._busy = True
+        try:
+            drawn = self._draw(**self.values)
+            self.pixels, text = drawn if isinstance(drawn, tuple) else (drawn, "")
+            self.picture.value = _encoded(_checked(self.pixels), "JPEG", quality=90, subsampling=0)
+            self.text = text
+            self.words.value = f'<p aria-live="polite" style="margin:0;line-height:1.5">{html.escape(text)}</p>'
+        finally:
+            self._busy, self._drawn = False, self.values
+
+    def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
+        bundle = {"text/plain": self.text or "a panel of controls and one picture"}
+        bundle["image/png"] = base64.b64encode(self.png()).decode()
+        if self.comm is not None:  # None once closed
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
+        return bundle
+
+
+def _checked(pixels) -> np.ndarray:
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        what = f"{pixels.dtype} {tuple(pixels.shape)}" if hasattr(pixels, "shape") else type(pixels).__name__
+        raise TypeError(
+            f"draw must give a uint8 array (H,W,3), got {what}; show.image_pixels and show.beside make them"
+        )
+    return pixels
+
+
+def _encoded(pixels: np.ndarray, format: str, **settings) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **settings)
+    return file.getvalue()
+
+
+def panel(draw: Callable, /, **controls) -> Panel:
+    """A `Panel` that shows draw(**values): (H,W,3) uint8 pixels, or (pixels, words that describe them).
+
+    Each control is (low, high) or (low, high, start) for a slider of whole or real numbers, a list or a dict
+    label -> value for a menu, True or False for a tick, or a widget of yours. Another value raises TypeError.
+    """
+    if not callable(draw):
+        raise TypeError(f"draw must be a function that gives (H,W,3) uint8 pixels, got {type(draw).__name__}")
+    return Panel(draw, {name: _control(name, choice) for name, choice in controls.items()})
+
+
+def _control(name: str, choice) -> widgets.Widget:
+    if isinstance(choice, widgets.Widget):
+        return choice
+    label = name.replace("_", " ")
+    if isinstance(choice, bool):
+        return widgets.Checkbox(value=choice, description=label, indent=False)
+    if isinstance(choice, tuple) and len(choice) in (2, 3) and all(isinstance(n, int | float) for n in choice):
+        low, high, start = (*choice, choice[0])[:3]
+        if not low <= start <= high:
+            raise ValueError(f"{name} must be (low, high) or (low, high, start) with start between them, got {choice}")
+        kind = widgets.IntSlider if all(isinstance(n, int) for n in choice) else widgets.FloatSlider
+        step = {} if kind is widgets.IntSlider else {"step": (high - low) / 100 or 0.1}
+        return kind(value=start, min=low, max=high, description=label, layout=widgets.Layout(width="420px"), **step)
+    if isinstance(choice, list | dict) and choice:
+        return widgets.Dropdown(options=list(choice.items()) if isinstance(choice, dict) else choice, description=label)
+    raise TypeError(f"{name} must be (low, high), a list, a dict, True or False, or a widget, got {choice!r}")
+
+
+def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | None = None) -> Panel:
+    """A slider through frames: a list of (H,W,3) uint8 arrays, or frame(i) that gives number i of len(labels), from 0.
+
+    `labels` are the words under each step. Frames and labels of different numbers raise ValueError.
+    """
+    if labels is None and callable(frames):
+        raise ValueError("labels are needed with a function: they say how many frames it gives")
+    labels = [""] * len(frames) if labels is None else list(labels)
+    if not labels or (not callable(frames) and len(frames) != len(labels)):
+        number = "a function" if callable(frames) else f"{len(frames)} frames"
+        raise ValueError(f"labels must be one for each frame and at least one, got {len(labels)} for {number}")
+
+    def draw(step: int) -> tuple[np.ndarray, str]:
+        pixels = frames(step - 1) if callable(frames) else frames[step - 1]
+        return pixels, f"Step {step} of {len(labels)}" + (f": {labels[step - 1]}" if labels[step - 1] else "")
+
+    return panel(draw, step=(1, len(labels)))
