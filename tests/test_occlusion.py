@@ -123,6 +123,30 @@ def test_the_early_layers_are_computed_in_part_and_the_rest_whole():
     assert reached["no graph"] == 0 == reached["shortcut, a container"] and reached["ceil pools"] >= 3
 
 
+def test_a_convolution_reaches_what_it_says_it_reaches():
+    """`reached` against the rows that really change, for every place of a block of two rows."""
+    conv = nn.Conv2d(1, 1, (5, 1), stride=(2, 1), padding=(1, 0), bias=False)
+    nn.init.ones_(conv.weight)
+    whole = torch.zeros(1, 12, 1)
+    stage = trunk.Stage(None, conv, F.pad(whole, (0, 0, 1, 1)), conv(whole[None])[0])
+    for start in range(11):
+        image = torch.zeros(1, 1, 12, 1)
+        image[0, 0, start : start + 2] = 1
+        changed = conv(image)[0, 0, :, 0].nonzero().flatten()
+        low, high = stage.reached(0, torch.tensor(start), torch.tensor(start + 1))
+        assert (int(low), int(high)) == (int(changed[0]), int(changed[-1]))
+
+
+def test_blocks_at_the_border_are_computed_apart_because_they_reach_less():
+    net, layer = network("zfnet")
+    look = occlusion.Look(net, torch.randn(3, 28, 28), layer)
+    corners = occlusion._corners((28, 28), (4, 4), (2, 2)).flatten(0, 1)
+    kinds = look.classes(corners, (4, 4)).view(13, 13)
+    assert kinds[0, 0] != kinds[6, 6] and 4 <= len(kinds.unique()) <= 16
+    order = look.order(corners, (4, 4))
+    assert torch.equal(order.sort().values, torch.arange(169)) and kinds.flatten()[order].diff().min() >= 0
+
+
 def test_batches_of_any_size_give_the_same():
     net, layer = network("zfnet")
     image = torch.randn(3, 28, 28)
@@ -135,7 +159,7 @@ def test_batches_of_any_size_give_the_same():
 def test_the_budget_bounds_the_batch():
     look = occlusion.Look(zflib.ZFNet(7).eval(), torch.randn(3, 224, 224), "conv5")
     corners = torch.zeros(100, 100, 2, dtype=torch.int64)
-    sizes = [len(b) for b in occlusion._batches(look, corners, (32, 32), 10 * look.bytes((32, 32)))]
+    sizes = [len(b) for b in occlusion._batches(look, corners.flatten(0, 1), (32, 32), 10 * look.bytes((32, 32)))]
     assert set(sizes) == {10} and sum(sizes) == 10_000
     assert look.bytes((200, 200)) > look.bytes((32, 32)) > 8 * 384 * 13 * 13
 

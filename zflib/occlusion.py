@@ -54,8 +54,10 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
     with unchanged(net), plain(image.device):
         look = Look(net, image, layer)
         label = look.check_label(label)
-        found = [look.at(blocks(image, some, size, fill), some) for some in _batches(look, corners, size, memory)]
-    scores, activity = (torch.cat(part) for part in zip(*found))
+        order = look.order(corners.flatten(0, 1), size)
+        batches = _batches(look, corners.flatten(0, 1)[order], size, memory)
+        found = [look.at(blocks(image, some, size, fill), some) for some in batches]
+    scores, activity = (torch.cat(part)[order.argsort()] for part in zip(*found))
     shape = corners.shape[:2]
     probability = scores.softmax(-1)[:, label]
     return OcclusionMaps(
@@ -65,10 +67,9 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
 
 
 def _batches(look: Look, corners: torch.Tensor, size, memory: int) -> Iterator[torch.Tensor]:
-    flat = corners.flatten(0, 1)
     some = max(1, min(256, memory // look.bytes(size)))
-    with tqdm(total=len(flat), desc="occlude", unit="square", disable=None, leave=False) as bar:
-        for batch in flat.split(some):
+    with tqdm(total=len(corners), desc="occlude", unit="square", disable=None, leave=False) as bar:
+        for batch in corners.split(some):
             yield batch
             bar.update(len(batch))
 
@@ -105,17 +106,37 @@ class Look:
 
     def at(self, values: torch.Tensor, corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(P,classes) scores and (P,) activities with (P,3,h,w) blocks at (P,2) corners."""
-        changed, activity, last = trunk.Blocks(values, corners), None, None
-        for stage in self.local(values.shape[-2:]):
-            changed, last = changed.through(stage), stage
+        local = self.local(values.shape[-2:])
+        if not local:
+            maps, scores = self._dense(trunk.Blocks(values, corners).inside(self.image))
+            return scores, _sums(maps, self.channel)
+        kinds = self.classes(corners, values.shape[-2:])
+        which = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
+        parts = [self._through(local, trunk.Blocks(values[some], corners[some])) for some in which]
+        back = torch.cat(which).argsort()
+        maps, activity = (torch.cat(part)[back] if part[0] is not None else None for part in zip(*parts))
+        maps, scores = self._rest(local[-1].node, maps)
+        return scores, _sums(maps, self.channel) if activity is None else activity
+
+    def _through(self, local: list[trunk.Stage], changed: trunk.Blocks) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(P,C,H,W) output of the last of the stages, and the activity if the layer is one of them."""
+        activity = None
+        for stage in local:
+            changed = changed.through(stage)
             if stage.node is self.target:
                 one = trunk.Blocks(changed.values[:, self.channel : self.channel + 1], changed.corners)
                 activity = one.inside(stage.out[self.channel : self.channel + 1]).flatten(1).sum(1)
-        if last is None:
-            maps, scores = self._dense(changed.inside(self.image))
-        else:
-            maps, scores = self._rest(last.node, changed.inside(last.out))
-        return scores, _sums(maps, self.channel) if activity is None else activity
+        return changed.inside(local[-1].out), activity
+
+    def classes(self, corners: torch.Tensor, size) -> torch.Tensor:
+        """(P,) numbers: blocks of one class are computed together, those at a border apart from whole ones."""
+        local = self.local(size)
+        rows, columns = (trunk.classes(local, axis, corners[:, axis], size[axis]) for axis in (0, 1))
+        return rows * (int(columns.max()) + 1) + columns
+
+    def order(self, corners: torch.Tensor, size) -> torch.Tensor:
+        """(P,) an order of the blocks in which those of one class follow each other."""
+        return self.classes(corners, size).argsort(stable=True)
 
     def local(self, size) -> list[trunk.Stage]:
         """The first stages, those that are worth computing in part for a square of this size."""

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from .norm import ResponseNorm
 
+#: Blocks of one class differ by less than this in how far they reach.
+ALIKE = 0.85
+
 POINTWISE = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.LocalResponseNorm, ResponseNorm)
 
 
@@ -63,6 +66,17 @@ class Stage:
         reach, stride, _ = self.axis(axis)
         return min((length + reach - 2) // stride + 1, self.out.shape[1 + axis])
 
+    def reached(self, axis: int, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first and the last row (column) of the output that a change of the rows from `low` to `high` reaches."""
+        if not self.local:
+            return low, high
+        reach, stride, padding = self.axis(axis)
+        most = self.out.shape[1 + axis] - 1
+        first = -(reach - 1 - padding - low).div(stride, rounding_mode="floor")  # of the windows, the first to see low
+        last = (high + padding).div(stride, rounding_mode="floor")
+        first = first.clamp(0, most)
+        return first, torch.maximum(last.clamp(max=most), first)
+
     def run(self, patches: torch.Tensor) -> torch.Tensor:
         """The module on patches that are padded already."""
         m = self.module
@@ -73,15 +87,15 @@ class Stage:
         return F.avg_pool2d(patches, m.kernel_size, m.stride) if self.local else m(patches)
 
     def spread(self, change: torch.Tensor) -> torch.Tensor:
-        """(P,C',h+k-1,w+k-1) change of the output for (P,C,h,w) change of the input: one product for each tap."""
-        rows = change.permute(0, 2, 3, 1)  # (P,h,w,C): a product of matrices at every place
-        (high, wide), (_, height, width, channels) = self.module.kernel_size, rows.shape
-        flat = rows.reshape(-1, channels)
-        out = change.new_zeros(len(rows), height + high - 1, width + wide - 1, len(self.module.weight))
+        """(P,C',h+k-1,w+k-1) change of the output for (P,C,h,w) change of the input: products for each tap and row."""
+        rows = change.permute(2, 3, 0, 1).contiguous()  # (h,w,P,C): a row of all blocks is one matrix
+        (high, wide), (height, width, number, channels) = self.module.kernel_size, rows.shape
+        out = change.new_zeros(height + high - 1, width + wide - 1, number, len(self.module.weight))
         for (i, j), tap in self.taps.items():
-            seen = out[:, high - 1 - i : high - 1 - i + height, wide - 1 - j : wide - 1 - j + width]
-            seen += (flat @ tap).view(len(rows), height, width, -1)
-        return out.permute(0, 3, 1, 2)
+            for row, line in enumerate(rows.view(height, width * number, channels)):
+                seen = out[row + high - 1 - i, wide - 1 - j : wide - 1 - j + width]
+                seen.view(width * number, -1).addmm_(line, tap)  # in place: no product is stored by itself
+        return out.permute(2, 3, 0, 1)
 
     @cached_property
     def taps(self) -> dict[tuple[int, int], torch.Tensor]:
@@ -153,6 +167,22 @@ def shares(stages: list[Stage], size) -> list[float]:
     return found
 
 
+def classes(stages: list[Stage], axis: int, starts: torch.Tensor, length: int) -> torch.Tensor:
+    """(n,) numbers of the classes of blocks that begin at `starts`: those of one class reach about equally far.
+
+    Near a border a block's change is cut off; computed with such as are whole, it would cost as much as they do.
+    """
+    low, high = starts, starts + length - 1
+    for stage in stages:
+        low, high = stage.reached(axis, low, high)
+    reached, found = high - low + 1, torch.zeros_like(starts)
+    leader = int(reached.max())
+    for size in sorted(set(reached.tolist()), reverse=True):
+        if size < ALIKE * leader:
+            leader, found = size, found + (reached <= size)
+    return found
+
+
 @dataclass
 class Blocks:
     """P changed blocks: values (P,C,h,w) and where in the whole map each begins, (P,2)."""
@@ -164,15 +194,16 @@ class Blocks:
         """The blocks of the stage's output that these can change, all of one size."""
         if not stage.local:
             return Blocks(stage.run(self.values), self.corners)
-        sizes = [stage.count(axis, self.values.shape[2 + axis]) for axis in (0, 1)]
+        lengths = self.values.shape[2:]
         reach, steps, pads = (self.corners.new_tensor(v) for v in zip(*(stage.axis(axis) for axis in (0, 1))))
-        first = -(reach - 1 - pads - self.corners).div(steps, rounding_mode="floor")  # the first window that sees them
+        spans = [stage.reached(a, self.corners[:, a], self.corners[:, a] + lengths[a] - 1) for a in (0, 1)]
+        sizes = [int((last - low).max()) + 1 for low, last in spans]
         limit = self.corners.new_tensor([n - size for n, size in zip(stage.out.shape[1:], sizes)])
-        corners = torch.minimum(first.clamp(min=0), limit)
+        corners = torch.minimum(torch.stack([low for low, _ in spans], dim=1), limit)
         if stage.linear:
             old = _windows(stage.whole, self.corners + pads, self.values.shape[2:])
             values = _windows(stage.out, corners, sizes)
-            _put(values, stage.spread(self.values - old), first - corners, add=True)
+            _put(values, stage.spread(self.values - old), self.corners + pads - reach + 1 - corners, add=True)
             return Blocks(values, corners)
         shape = [(n - 1) * step + r for n, step, r in zip(sizes, steps.tolist(), reach.tolist())]
         patches = _windows(stage.whole, corners * steps, shape)
