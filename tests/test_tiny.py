@@ -1,5 +1,6 @@
 """Tiny ImageNet in small: reading it, its cache, and the way from the official zip to the folder."""
 
+import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import torch
 from archives import jpeg, md5, serving, tiny_files, zipped
 from PIL import Image
 
+import zflib
 from zflib import data, fetch, tiny
 
 FILES = tiny_files()
@@ -234,6 +236,19 @@ def test_download(tmp_path, server, monkeypatch):
     assert server.asked == [None]
     assert files_below(tmp_path / "new") == sorted(["tiny.zip", *(f"tiny/{name}" for name in files_below(root))])
     assert (root.parent / "tiny.zip").read_bytes() == ZIP
+
+
+def test_the_training_command_fetches_first(tmp_path, server, monkeypatch, capsys):
+    for name, value in {"url": server.url, "md5": md5(ZIP)}.items():
+        monkeypatch.setitem(tiny.fetch_tiny_imagenet.__kwdefaults__, name, value)
+    root = tmp_path / "tiny"
+    command = ["--data", str(root), "--measure", "zfnet56", "--device", "cpu"]
+    with pytest.raises(SystemExit, match="there is no Tiny ImageNet"):
+        zflib.train.main(command)
+    assert server.asked == []
+    zflib.train.main([*command, "--download"])
+    assert server.asked == [None] and "ten-crop" in json.loads(capsys.readouterr().out)
+    check_splits(root)
 
 
 def test_what_is_there_is_not_fetched_again(folder, offline, monkeypatch):

@@ -132,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", required=True, help='the folder of Tiny ImageNet-200, or "scenes", or "cheating-scenes"'
     )
+    parser.add_argument("--download", action="store_true", help="fetch Tiny ImageNet-200 to --data first (248 MB)")
     parser.add_argument("--out", type=Path, help="for checkpoints, snapshots and the log; a run there is continued")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=0)
@@ -170,6 +171,9 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     try:
         with cluster.joined(torch.device(options.device or models.device())) as device:
+            if options.download and cluster.rank() == 0:
+                data.tiny_imagenet(options.data, "val", download=True)
+            cluster.wait()
             result = _measure(options.measure, options.data, device) if options.measure else _train(options, device)
             if cluster.rank() == 0:
                 print(json.dumps(result))
