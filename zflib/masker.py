@@ -1,0 +1,114 @@
+"""Figure 8 to play with: a part masked in several images, the units that change most, and the scores of all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from . import show
+from .checks import check_images
+from .correspondence import Correspondence, correspondence
+from .masks import boxes_around, masked, random_boxes
+
+SIDE = 132  # pixels of each masked image
+UNITS = 60  # columns of the picture of signs
+CELL = 11  # pixels of one sign
+RANDOM = "random"
+#: What a unit does when the part disappears: it loses, stays exactly as it was, gains.
+COLOURS = {1: (178, 24, 43), 0: (235, 235, 235), -1: (33, 102, 172)}
+
+
+class Masker:
+    """(N,3,H,W) preprocessed images whose parts, (N,2) positions by name, can be masked; "random" is added to them."""
+
+    def __init__(self, net: nn.Module, images: torch.Tensor, positions: Mapping[str, torch.Tensor], *, seed: int = 0):
+        self.net, self.images, self.positions, self.seed = net, check_images(images, net), dict(positions), seed
+        if not self.positions or RANDOM in self.positions:
+            raise ValueError(f"positions must name at least one part, and none {RANDOM!r}, got {list(self.positions)}")
+        self.parts, self.whole = [*self.positions, RANDOM], tuple(self.images.shape[-2:])
+        self.scores = lru_cache(maxsize=64)(self._scores)
+
+    def boxes(self, part: str, size: int) -> torch.Tensor:
+        """(N,4) rectangles; random ones overlap no part, ValueError if they find no room."""
+        if part != RANDOM:
+            return boxes_around(self.positions[part], size, self.whole)
+        taken = torch.stack([boxes_around(places, size, self.whole) for places in self.positions.values()], dim=1)
+        return random_boxes(len(self.images), size, self.whole, avoid=taken, seed=self.seed)
+
+    def sizes(self) -> list[int]:
+        """Odd sides that leave room for random rectangles, from 3 pixels on."""
+        fitting = []
+        for size in range(3, min(self.whole) // 2, 2):
+            try:
+                self.boxes(RANDOM, size)
+            except ValueError:
+                break
+            fitting.append(size)
+        return fitting
+
+    def _scores(self, layer: str, size: int) -> dict[str, Correspondence]:
+        return {part: correspondence(self.net, self.images, self.boxes(part, size), layer=layer) for part in self.parts}
+
+    def pixels(self, part: str, layer: str, size: int) -> np.ndarray:
+        """(H,W,3) uint8: the masked images; below, the signs of the strongest-changing units, and all parts' scores."""
+        scores, boxes = self.scores(layer, size), self.boxes(part, size)
+        covered = masked(self.images, boxes)
+        tiles = [show.framed(show.fit(show.image_pixels(image, self.net), SIDE, smooth=True), box,
+                             scale=SIDE / max(self.whole)) for image, box in zip(covered, boxes.tolist())]  # fmt: skip
+        signs = sign_pixels(scores[part].changes)
+        titles = [f"{layer}: what becomes of the units that change most (red: loses, blue: gains)",
+                  "scores (bars) and their nulls (lines)"]  # fmt: skip
+        above = show.beside(tiles[:6], gap=6)
+        below = show.beside([signs, bars(scores, part)], titles, gap=18)
+        width = max(above.shape[1], below.shape[1])
+        rows = [
+            np.pad(row, ((0, 10), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in (above, below)
+        ]
+        return np.concatenate(rows)
+
+    def describe(self, part: str, layer: str, size: int) -> str:
+        """The same in words, with the numbers."""
+        score = self.scores(layer, size)[part]
+        return (
+            f"{part} masked with {size}×{size} pixels, {layer}: {score.changed_fraction:.1%} of the units change; "
+            f"delta {score.delta:.3f}, by chance {score.null:.3f}, delta/null {score.ratio:.2f}."
+        )
+
+
+def strongest(changes: torch.Tensor, count: int) -> torch.Tensor:
+    """(count,) the units of (N,D) changes that change most, each image's changes taken relative to its largest."""
+    size = changes.abs()
+    relative = size / size.amax(dim=1, keepdim=True).clamp(min=1e-12)
+    return relative.mean(dim=0).argsort(descending=True, stable=True)[:count]
+
+
+def sign_pixels(changes: torch.Tensor, *, count: int = UNITS, cell: int = CELL) -> np.ndarray:
+    """(H,W,3) uint8: a row for each image, a column for each of the strongest-changing units, the strongest first."""
+    chosen = changes.cpu()[:, strongest(changes, count).cpu()].sign().int().numpy()
+    small = np.zeros((*chosen.shape, 3), np.uint8)
+    for sign, colour in COLOURS.items():
+        small[chosen == sign] = colour
+    large = small.repeat(cell, 0).repeat(cell, 1)
+    large[::cell], large[:, ::cell] = 255, 255  # lines between them
+    return large
+
+
+def bars(scores: Mapping[str, Correspondence], chosen: str, *, width: int = 250, step: int = 24) -> np.ndarray:
+    """(H,W,3) uint8: each part's delta as a bar, orange for the chosen one, and its null as a line."""
+    sheet = Image.new("RGB", (width, step * len(scores) + 4), "white")
+    draw, left, full = ImageDraw.Draw(sheet), 92, max(max(s.delta, s.null) for s in scores.values()) or 1.0
+    reach = width - left - 52
+    for row, (part, score) in enumerate(scores.items()):
+        top, length = row * step + 3, round(score.delta / full * reach)
+        draw.text((0, top), part, fill="black", font=show.font(12))
+        colour = show.ORANGE if part == chosen else "#9aa5b1"
+        draw.rectangle((left, top + 1, left + max(1, length), top + step - 9), fill=colour)
+        line = left + round(score.null / full * reach)
+        draw.line((line, top - 2, line, top + step - 6), fill="black", width=2)
+        draw.text((left + reach + 10, top), f"{score.delta:.3f}", fill="black", font=show.font(12))
+    return np.asarray(sheet)
