@@ -20,6 +20,12 @@ TINY = Geometry(32, 28, (
 ), hidden=(9,))  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def parts(monkeypatch):
+    """Small networks too are computed in part, else the equalities below would be those of a slow loop with itself."""
+    monkeypatch.setattr(occlusion, "SAVED", 0)
+
+
 class Branches(nn.Module):
     """A stem, then a shortcut: after the stem two modules read the same map."""
 
@@ -145,6 +151,25 @@ def test_blocks_at_the_border_are_computed_apart_because_they_reach_less():
     assert kinds[0, 0] != kinds[6, 6] and 4 <= len(kinds.unique()) <= 16
     order = look.order(corners, (4, 4))
     assert torch.equal(order.sort().values, torch.arange(169)) and kinds.flatten()[order].diff().min() >= 0
+
+
+def test_where_parts_would_save_too_little_whole_images_pass(monkeypatch):
+    net, layer = network("zfnet")
+    look = occlusion.Look(net, torch.randn(3, 28, 28), layer)
+    stages = look.local((3, 3))
+    saved = sum(s.work * (1 - share) for s, share in zip(stages, trunk.shares(stages, (3, 3))))
+    dense = sum(s.out.numel() * s.module.in_channels * s.module.kernel_size[0] ** 2
+                for s in stages if isinstance(s.module, nn.Conv2d))  # fmt: skip
+    assert sum(s.work for s in stages) == dense and 0 < saved < dense
+    monkeypatch.setattr(occlusion, "SAVED", 10 * saved)
+    look.choose((3, 3), 11)
+    assert look.local((3, 3)) == stages
+    look.choose((3, 3), 9)
+    assert look.local((3, 3)) == []
+    image = torch.randn(3, 28, 28)
+    whole = occlude(net, image, size=9, stride=9, layer=layer)
+    monkeypatch.setattr(occlusion, "SAVED", 0)
+    torch.testing.assert_close(whole.probability, occlude(net, image, size=9, stride=9, layer=layer).probability)
 
 
 def test_batches_of_any_size_give_the_same():

@@ -18,6 +18,9 @@ from .tape import plain, unchanged
 #: A layer is computed in part as long as that is less than this share of its whole work.
 WORTHWHILE = 0.85
 
+#: Multiply-adds that parts must save all in all; below that, whole images in one batch are as fast.
+SAVED = 2**29
+
 
 @dataclass
 class OcclusionMaps:
@@ -54,6 +57,7 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
     with unchanged(net), plain(image.device):
         look = Look(net, image, layer)
         label = look.check_label(label)
+        look.choose(size, corners[..., 0].numel())
         order = look.order(corners.flatten(0, 1), size)
         batches = _batches(look, corners.flatten(0, 1)[order], size, memory)
         found = [look.at(blocks(image, some, size, fill), some) for some in batches]
@@ -131,12 +135,21 @@ class Look:
     def classes(self, corners: torch.Tensor, size) -> torch.Tensor:
         """(P,) numbers: blocks of one class are computed together, those at a border apart from whole ones."""
         local = self.local(size)
+        if not local:
+            return torch.zeros(len(corners), dtype=torch.int64)
         rows, columns = (trunk.classes(local, axis, corners[:, axis], size[axis]) for axis in (0, 1))
         return rows * (int(columns.max()) + 1) + columns
 
     def order(self, corners: torch.Tensor, size) -> torch.Tensor:
         """(P,) an order of the blocks in which those of one class follow each other."""
         return self.classes(corners, size).argsort(stable=True)
+
+    def choose(self, size, count: int) -> None:
+        """Whole images from now on, if for `count` squares of this size parts would save too little."""
+        local = self.local(size)
+        saved = sum(stage.work * (1 - share) for stage, share in zip(local, trunk.shares(local, size)))
+        if saved * count < SAVED:
+            self.stages = []
 
     def local(self, size) -> list[trunk.Stage]:
         """The first stages, those that are worth computing in part for a square of this size."""

@@ -56,6 +56,11 @@ class Stage:
             isinstance(m, nn.Conv2d) and m.stride == (1, 1) == m.dilation and m.groups == 1 and m.kernel_size != (1, 1)
         )
 
+    @property
+    def work(self) -> int:
+        """Multiply-adds of the whole output, of a convolution; nothing else takes long."""
+        return self.out.numel() * self.module.weight[0].numel() if isinstance(self.module, nn.Conv2d) else 0
+
     def axis(self, axis: int) -> tuple[int, int, int]:
         """(reach of a window, stride, padding before) along rows (0) or columns (1)."""
         kernel, stride, padding, dilation = (_two(v)[axis] for v in _settings(self.module))
