@@ -1,0 +1,126 @@
+"""Where does the drop lie? From squares to pixels, and how much of what the squares took away lies on the object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .deconv import Deconvnet
+from .occlusion import OcclusionMaps, occlude
+
+
+def spread(values: torch.Tensor, corners: torch.Tensor, *, size, shape) -> torch.Tensor:
+    """(H,W): every pixel is the mean of `values` (rows,cols) over the squares that cover it, 0 where none does.
+
+    `corners` (rows,cols,2) and `size`, pixels or (rows, columns), as in `zflib.occlude`; `shape` is (H,W). Of a drop,
+    it is captum's Occlusion map, except that captum's last squares hang over the edge where a stride does not fit.
+    """
+    height, width = (size, size) if isinstance(size, Integral) else size
+    if corners.shape != (*values.shape, 2):
+        raise ValueError(f"corners must be {(*values.shape, 2)} for values {tuple(values.shape)}, "
+                         f"got {tuple(corners.shape)}; both come from one `occlude`")  # fmt: skip
+    beyond = torch.as_tensor(shape) - corners.flatten(0, -2).amax(dim=0).cpu() - torch.tensor([height, width])
+    if beyond.min() < 0 or corners.min() < 0:
+        raise ValueError(f"shape {tuple(shape)} does not hold every square of {height}x{width}; give the image's (H,W)")
+    total, count = values.new_zeros(2, *shape, dtype=torch.float64)
+    for value, (top, left) in zip(values.flatten().double(), corners.flatten(0, -2).tolist()):
+        total[top : top + height, left : left + width] += value
+        count[top : top + height, left : left + width] += 1
+    return (total / count.clamp(min=1)).float()
+
+
+def on_object(drop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(…,): the share of all that was taken away in `drop` (…,H,W) that lies inside `mask` (…,H,W) bool.
+
+    Where a square raised the value, the drop is negative and counts as none; NaN if there is no drop at all. A drop
+    that is everywhere the same has the object's share of the picture.
+    """
+    if drop.shape[-2:] != mask.shape[-2:] or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool and as high and wide as drop {tuple(drop.shape)}, "
+                         f"got {mask.dtype} {tuple(mask.shape)}")  # fmt: skip
+    taken = drop.clamp(min=0)
+    return (taken * mask).sum(dim=(-2, -1)) / taken.sum(dim=(-2, -1))
+
+
+def chance(drops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """(N,): `on_object` of each of N drops (N,H,W), mean over the masks (N,H,W) of the other images.
+
+    What a map gets that knows where objects usually stand, but not where this one does.
+    """
+    if len(drops) != len(masks) or len(drops) < 2:
+        raise ValueError(f"drops and masks must be of the same images, two at least, got {len(drops)}, {len(masks)}")
+    table = on_object(drops[:, None], masks[None])  # (N,N): row i is drop i against every mask
+    return (table.sum(dim=1) - table.diagonal()) / (len(drops) - 1)
+
+
+# --- many images -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Drops:
+    """N occluded images: `looks`, their maps; what the squares took of probability and activity by pixel, (N,H,W)."""
+
+    looks: list[OcclusionMaps]
+    probability: torch.Tensor
+    activity: torch.Tensor
+
+    @property
+    def largest(self) -> torch.Tensor:
+        """(N,) the most probability that one square took."""
+        return torch.stack([(look.before[0] - look.probability).max().cpu() for look in self.looks])
+
+
+def study(net: nn.Module, images: torch.Tensor, labels, *, size, stride, **settings) -> Drops:
+    """`occlude` every one of (N,3,H,W) preprocessed images, watching its class in `labels` (N,), and `spread` it.
+
+    `settings`: `layer` and `fill` as `occlude` takes them.
+    """
+    if len(images) != len(labels) or not len(images):
+        raise ValueError(f"labels must be one for each image, one at least, got {len(labels)} for {len(images)}")
+    looks = [occlude(net, x, size=size, stride=stride, label=int(k), **settings) for x, k in zip(images, labels)]
+    where = {"size": size, "shape": tuple(images.shape[-2:])}
+    probability = [spread(look.before[0] - look.probability, look.corners, **where) for look in looks]
+    activity = [spread(look.before[1] - look.activity, look.corners, **where) for look in looks]
+    return Drops(looks, torch.stack(probability).cpu(), torch.stack(activity).cpu())
+
+
+def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Spearman's correlation of two maps of one shape: 1 if they put the positions in the same order; NaN if flat.
+
+    Equal values share their mean rank.
+    """
+    if one.shape != other.shape or one.numel() < 2:
+        raise ValueError(f"other must have the shape of one, {tuple(one.shape)}, got {tuple(other.shape)}")
+    return float(torch.corrcoef(torch.stack([_ranks(values.flatten().cpu()) for values in (one, other)]))[0, 1])
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    """(N,rows,cols): the energy (sum of squares) of (N,3,H,W) projections under the square at every position."""
+    energy = projections.square().sum(dim=1, keepdim=True)
+    return F.avg_pool2d(energy, size, stride)[:, 0] * size**2
+
+
+def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], *, size: int, stride: int,
+            layer: str = "conv5") -> torch.Tensor:  # fmt: skip
+    """(N,3) rank correlations of the lost activity: with the projection under the square, another's, and lost p.
+
+    "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
+    """
+    channels = torch.tensor([look.channel for look in looks], device=images.device)
+    energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
+    for i, look in enumerate(looks):
+        lost, sunk = look.before[1] - look.activity, look.before[0] - look.probability
+        others = [rank_correlation(energy[j], lost) for j in range(len(looks)) if j != i]
+        rows.append([rank_correlation(energy[i], lost), sum(others) / len(others), rank_correlation(sunk, lost)])
+    return torch.tensor(rows)
