@@ -230,6 +230,17 @@ def test_the_papers_recipe_is_the_papers():
     assert [m.p for m in net.modules() if isinstance(m, nn.Dropout)] == [0.5]
 
 
+@pytest.mark.parametrize("name", ["paper", "modern"])
+def test_the_seed_decides_every_weight_whatever_was_drawn_before(name):
+    def weights(before: int, seed: int) -> torch.Tensor:
+        torch.manual_seed(before)
+        net, recipe = network(), replace(train.RECIPES[name], seed=seed)
+        loop.prepare(net, train.Images(np.zeros((1, 3, 12, 12), np.uint8), torch.zeros(1).long(), 10), recipe)
+        return torch.cat([value.flatten() for value in net.state_dict().values()])
+
+    assert torch.equal(weights(1, 0), weights(2, 0)) and not torch.equal(weights(1, 0), weights(1, 5))
+
+
 def test_folding_keeps_the_function():
     net = network()
     for module in net.modules():

@@ -54,6 +54,8 @@ def initialise(net: nn.Module, recipe: Recipe) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and recipe.linear_init == "normal"):
             nn.init.normal_(module.weight, std=recipe.init_std)
+        elif isinstance(module, nn.Linear):
+            module.reset_parameters()  # drawn again, so that the seed decides, and not what was drawn before
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Dropout):
