@@ -7,16 +7,19 @@ import platform
 
 import torch
 
-from . import data, deconv, models, peaks, scenes
+from . import data, deconv, firing, masks, models, peaks, scenes, transforms
+from .correspondence import Comparison, Correspondence, correspondence
 from .deconv import Deconvnet
+from .invariance import Invariance, invariance
 from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
 from .occlusion import OcclusionMaps, occlude
 from .peaks import find_peaks, receptive_field
 
 __version__ = "0.1.0"
 __all__ = [
-    "Deconvnet", "OcclusionMaps", "ZFNet", "alexnet56", "data", "deconv", "device", "evolution", "find_peaks", "load",
-    "models", "occlude", "peaks", "receptive_field", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "correspondence",
+    "data", "deconv", "device", "dogs", "evolution", "find_peaks", "firing", "invariance", "load", "masks", "models",
+    "occlude", "peaks", "receptive_field", "scenes", "scenes56", "train", "transforms", "versions", "zfnet56",
 ]  # fmt: skip
 
 
@@ -26,6 +29,6 @@ def versions(on: torch.device | str = "cpu") -> str:
 
 
 def __getattr__(name: str):
-    if name in ("train", "evolution"):  # on first use: `python -m zflib.train` must not find it imported already
+    if name in ("dogs", "evolution", "train"):  # on first use: `python -m zflib.train` must not find it imported yet
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,13 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
+from .exercises.architecture import band_share, dead, find_stride
 from .exercises.assembly import block_down, project, swap_switches
+from .exercises.correspondence import chance, mask_part, sign_distance
 from .exercises.evolution import cosines, jumps, strongest_images
 from .exercises.filtering import missing_rows, stamps, transposed_filter
+from .exercises.invariance import feature_distance, firing_threshold, invariance_score, shift_down
 from .exercises.layers import agreement, field_box, purity, top_images
+from .exercises.occlusion import cheater, finest_stride, pixel_means, slide
 from .exercises.rectification import rectify_deconvnet, rectify_gradient, rectify_guided, walk_down, which_rule
 from .exercises.start import single_activation, strongest_position
 from .exercises.training import dropout, renormalise, ten_corners, vote
@@ -17,13 +21,24 @@ __all__ = [
     "Exercise",
     "Verdict",
     "agreement",
+    "band_share",
     "block_down",
     "centre_peak",
+    "chance",
+    "cheater",
     "cosines",
+    "dead",
     "dropout",
+    "feature_distance",
     "field_box",
+    "find_stride",
+    "finest_stride",
+    "firing_threshold",
+    "invariance_score",
     "jumps",
+    "mask_part",
     "missing_rows",
+    "pixel_means",
     "pool_again",
     "project",
     "purity",
@@ -31,7 +46,10 @@ __all__ = [
     "rectify_gradient",
     "rectify_guided",
     "renormalise",
+    "shift_down",
+    "sign_distance",
     "single_activation",
+    "slide",
     "stamps",
     "strongest_images",
     "strongest_position",
