@@ -310,8 +310,8 @@ def test_words_count_what_repeats(net, pixels, mined):
 def test_spotlight_dims_where_the_map_is_zero():
     white = np.full((8, 8, 3), 200, np.uint8)
     lit = units.spotlight(white, torch.tensor([[0.0, 0.0], [0.0, 5.0]]))
-    assert lit[0, 0, 0] == 50 and lit[7, 7, 0] == 200 and lit.shape == white.shape
-    assert (units.spotlight(white, torch.zeros(2, 2)) == 50).all()
+    assert lit[0, 0, 0] == 100 and lit[7, 7, 0] == 200 and lit.shape == white.shape
+    assert (units.spotlight(white, torch.zeros(2, 2)) == 100).all()
 
 
 def test_a_shipped_gallery_fits_its_network():

@@ -194,7 +194,7 @@ def alexnet56(num_classes: int = 200, *, batch_norm: bool = False) -> ZFNet:
 
 
 def scenes56(num_classes: int = 10, *, batch_norm: bool = False) -> ZFNet:
-    """`zfnet56` with a third of the channels or fewer: trained live, on scenes, in a minute or two."""
+    """`zfnet56` with a quarter to three eighths of the channels: trained live, on scenes, in seconds to minutes."""
     return ZFNet(num_classes, geometry=SCENES56, batch_norm=batch_norm)
 
 

@@ -131,10 +131,10 @@ def nine_pixels(pictures: torch.Tensor, net: nn.Module | None = None, *, side: i
 
 
 def spotlight(pixels: np.ndarray, activation_map: torch.Tensor) -> np.ndarray:
-    """(H,W,3) uint8: the picture, bright where the map is high and a quarter as bright where it is zero."""
+    """(H,W,3) uint8: the picture, bright where the map is high and half as bright where it is zero."""
     top = activation_map.max().clamp(min=1e-12)
     light = F.interpolate((activation_map / top).clamp(min=0)[None, None].float(), pixels.shape[:2], mode="bilinear")
-    return (pixels * (0.25 + 0.75 * light[0, 0, :, :, None].cpu().numpy())).round().astype(np.uint8)
+    return (pixels * (0.5 + 0.5 * light[0, 0, :, :, None].cpu().numpy())).round().astype(np.uint8)
 
 
 def unit_pixels(unit: Unit) -> np.ndarray:
@@ -146,10 +146,11 @@ def unit_pixels(unit: Unit) -> np.ndarray:
     lit = spotlight(large, unit.map) if unit.spatial else large
     whole = show.framed(lit, box, scale=WHOLE / max(height, width))
     sheets = [nine_pixels(unit.projections), nine_pixels(unit.patches, unit.net), show.fit(whole, WHOLE)]
-    field = f"{unit.patches.shape[-2]}×{unit.patches.shape[-1]} pixels"
+    (rows, columns), (top, left, bottom, right) = unit.patches.shape[-2:], unit.boxes[0].tolist()
+    part = "" if (bottom - top, right - left) == (rows, columns) else "middle "  # a field larger than the image
     titles = [
         f"{unit.layer}, channel {unit.channel}: projections",
-        f"the patches, {field}",
+        f"the patches, {part}{rows}×{columns} pixels",
         "its map over the strongest",
     ]
     return show.beside(sheets, titles)

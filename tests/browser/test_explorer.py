@@ -21,6 +21,10 @@ explore.stepper(list(frames))"""
 UNITS = "explore.units(zflib.load('zfnet56'), zflib.scenes.scenes(64).pixels)"
 OCCLUSION = """net = zflib.load('zfnet56')
 explore.occlusion(net, net.preprocess(zflib.data.photo('chelsea')))"""
+INVARIANCE = "explore.invariance(net, net.preprocess(zflib.data.photo('coffee')))"
+CORRESPONDENCE = "explore.correspondence(zflib.load('scenes56'))"
+
+CELLS = SETUP, EXPLORER, READY, UNITS, OCCLUSION, INVARIANCE, CORRESPONDENCE
 
 #: One number for the decoded picture, once it rests: its address changes with every redraw, even of equal pixels.
 PIXELS = """async img => {
@@ -120,7 +124,7 @@ def test_a_cell_that_fails_is_noticed(cells, lab, page):
 def panel(lab, chromium):
     """The explorer of a notebook that has the setup cell of all; below it are pictures drawn already."""
     folder, address = lab
-    cells = [nbformat.v4.new_code_cell(cell) for cell in (SETUP, EXPLORER, READY, UNITS, OCCLUSION)]
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
     put(nbformat.v4.new_notebook(cells=cells), folder / "explorer.ipynb")
     page = chromium.new_page(viewport={"width": 1400, "height": 1600})
     page.set_default_timeout(120_000)
@@ -179,12 +183,13 @@ def test_key_press_to_changed_picture(panel, capsys):
 
 
 OTHERS = {"units, channel": (2, -1, 24), "occlusion, row": (3, 0, 24), "occlusion, column": (3, 1, 24),
-          "occlusion, size": (3, -1, 9)}  # fmt: skip
+          "occlusion, size": (3, -1, 9), "invariance, down": (4, 0, 24), "invariance, angle": (4, -1, 24),
+          "correspondence, size": (5, -1, 9)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_key_press_in_the_other_explorers(panel, capsys, name):
-    """As above, for Figure 2 and for the square of Figure 7; every press asks for a picture not drawn before."""
+    """As above, for Figures 2, 5, 7 and 8; every press asks for a picture not drawn before."""
     number, slider, count = OTHERS[name]
     ready = press_keys(panel.page.locator(".zf-fast").nth(1), 15)
     other = panel.page.locator(".zf-fast").nth(number)

@@ -27,11 +27,11 @@ def invariance(net: nn.Module, image: torch.Tensor, *, label: int | None = None,
     mover = Mover(net, image, label=label, layers=layers, others=others, fill=fill)
     (height, width), wide = image.shape[1:], widgets.Layout(width="420px")
 
-    def slider(name: str, reach: int) -> widgets.IntSlider:
-        return widgets.IntSlider(min=-reach, max=reach, description=name, layout=wide)
+    def slider(name: str, reach: int, start: int = 0) -> widgets.IntSlider:
+        return widgets.IntSlider(value=start, min=-reach, max=reach, description=name, layout=wide)
 
     controls = {
-        "down": slider("down", height // 2),
+        "down": slider("down", height // 2, height // 14),
         "right": slider("right", width // 2),
         "scale": widgets.FloatSlider(value=1, min=0.5, max=2, step=0.05, description="scale", layout=wide),
         "angle": slider("angle", 180),

@@ -16,7 +16,7 @@ def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None,
     """Figure 2 for every channel: sliders for layer and channel; nine projections, nine patches, the map, the classes.
 
     `images`: a folder of yours, a tensor, an array or a data set, as `find_peaks` takes them; None: windows of the
-    shipped photographs. They are searched first, 200 images a second, unless `peaks` of an earlier search or a
+    shipped photographs. They are searched first, which takes seconds, unless `peaks` of an earlier search or a
     gallery's are given. `labels` (N,) say the classes (indices into net.classes, or `classes`); `preprocess` and
     `layers` are for networks that are not ours. `layer` is the first one shown, by default the last. Bad input raises
     ValueError or TypeError.
