@@ -184,7 +184,7 @@ def test_key_press_to_changed_picture(panel, capsys):
 
 OTHERS = {"units, channel": (2, -1, 24), "occlusion, row": (3, 0, 24), "occlusion, column": (3, 1, 24),
           "occlusion, size": (3, -1, 9), "invariance, down": (4, 0, 24), "invariance, angle": (4, -1, 24),
-          "correspondence, size": (5, -1, 9)}  # fmt: skip
+          "correspondence, size": (5, -1, 5)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHERS)
