@@ -131,6 +131,12 @@ def test_snapshots_are_kept_at_the_chosen_epochs_and_the_last(tmp_path):
     assert rows == [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def one_of(rank: int, world: int, port: int, recipe: dict, out: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port)}  # fmt: skip
@@ -152,10 +158,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path, name):
     recipe = replace(train.RECIPES[name], epochs=2, batch=8, sizes=RECIPE.sizes if name == "modern" else ())
     alone = network(recipe.batch_norm)
     train.train(alone, images(), images(21, 1), recipe, tmp_path / "one", report=lambda row: None)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_of, (2, port, asdict(recipe), str(tmp_path)), nprocs=2)
+    torch.multiprocessing.spawn(one_of, (2, free_port(), asdict(recipe), str(tmp_path)), nprocs=2)
     both = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     moved = network(recipe.batch_norm).state_dict()
     for key, value in alone.state_dict().items():
@@ -166,6 +169,24 @@ def test_two_processes_take_the_steps_of_one(tmp_path, name):
             for d in ("one", "two")]  # fmt: skip
     for one, two in zip(*logs, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
+
+
+def late(rank: int, port: int, out: str) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}  # fmt: skip
+    with cluster.joined(torch.device("cpu")):
+        assert cluster.total(rank + 1, device=torch.device("cpu")) == [3]
+        time.sleep(0.5 * (1 - rank))  # the first is still busy when the second has finished
+        (Path(out) / f"done{rank}").write_text(str(time.time()))
+    (Path(out) / f"left{rank}").write_text(str(time.time()))
+
+
+def test_no_process_leaves_while_another_is_busy(tmp_path):
+    """A closed connection would end the other's last step with an error."""
+    torch.multiprocessing.spawn(late, (free_port(), str(tmp_path)), nprocs=2)
+    moment = {path.name: float(path.read_text()) for path in tmp_path.iterdir()}
+    assert moment["done0"] - moment["done1"] > 0.2
+    assert min(moment["left0"], moment["left1"]) >= moment["done0"]
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed, nn
 from torch.distributed.nn.functional import all_reduce
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional as F
 
 
@@ -30,11 +31,25 @@ def joined(device: torch.device):
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, number, count = next(rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     try:
         yield device
+        _leave_together(store, number, count)
     finally:
         distributed.destroy_process_group()
+
+
+def _leave_together(store: distributed.Store, number: int, count: int) -> None:
+    """Nobody closes a connection from which another still reads; the first, who keeps the store, goes last."""
+    if store.add("done", 1) == count:
+        store.set("all done", "")
+    store.wait(["all done"])
+    if store.add("gone", 1) == count:
+        store.set("all gone", "")
+    if number == 0:
+        store.wait(["all gone"])
 
 
 def share(batch: int) -> slice:

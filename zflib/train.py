@@ -87,6 +87,7 @@ def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, *, 
                         "ten-crop": accuracy(shipped, validation, ten_crop=True, batch=50)}  # fmt: skip
     if cluster.rank() == 0:
         models.save(shipped, out / "final", card)
+    cluster.wait()  # whoever reads the card next finds it whole
     return card
 
 
