@@ -62,15 +62,18 @@ def test_panel_makes_a_control_of_each_choice():
         menu=["a", "b"],
         named={"one": 1},
         tick=True,
+        epoch=([1, 2, 5, 10], 10),
     )
-    assert seen == {"whole": 2, "real": 0.0, "menu": "a", "named": 1, "tick": True} == panel.values
+    assert seen == {"whole": 2, "real": 0.0, "menu": "a", "named": 1, "tick": True, "epoch": 10} == panel.values
+    assert isinstance(panel.controls["epoch"], explore.panel.__globals__["widgets"].SelectionSlider)
     panel.controls["tick"].value = False
     panel.controls["real"].value = 1.0
     panel.controls["menu"].value = "b"
-    assert seen == {"whole": 2, "real": 1.0, "menu": "b", "named": 1, "tick": False}
+    panel.controls["epoch"].value = 2
+    assert seen == {"whole": 2, "real": 1.0, "menu": "b", "named": 1, "tick": False, "epoch": 2}
 
 
-@pytest.mark.parametrize("choice", [(3, 1), (1, 5, 9), [], {}, "text", 3, (1, "b"), None])
+@pytest.mark.parametrize("choice", [(3, 1), (1, 5, 9), [], {}, "text", 3, (1, "b"), ([1, 2], 3), None])
 def test_panel_refuses_a_bad_control_by_its_name(choice):
     with pytest.raises((TypeError, ValueError), match="amount must be"):
         explore.panel(lambda amount: flat(1), amount=choice)
@@ -164,6 +167,11 @@ def test_explorer_at_both_ends_of_the_channels_of_every_layer(explorer, net, rul
             assert f"{view.name(end)} of {layer}" in explorer.text
             assert explorer.pixels.shape[1] == 4 * SIDE + 3 * 12
     assert len(explorer.picture.value) > 1000
+
+
+@pytest.mark.parametrize("layer, words", [("conv2", "Strongest channels here: "), ("fc4", "Strongest here: class <")])
+def test_explorer_names_the_strongest_channels(net, layer, words):
+    assert words in explore.layers(net, ["chelsea"], layer=layer).text
 
 
 def test_explorer_starts_at_the_strongest_channel(explorer, net):

@@ -35,6 +35,48 @@ def test_only_its_room_imports(package, room):
     assert {path.relative_to(ROOT / "zflib").parts[0] for path in ROOMS if package in imported(path)} == {room}
 
 
+ORDER = (
+    ["data", "scenes"],
+    ["models"],
+    ["deconv"],
+    ["peaks", "occlusion", "invariance", "correspondence"],
+    ["show"],
+    ["explore"],
+)
+
+
+def neighbours(room: str) -> set[str]:
+    """The rooms that a room, or a folder of rooms, imports from."""
+    path, found = ROOT / "zflib" / room, set()
+    for file in path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+        inside = len(file.relative_to(ROOT / "zflib").parts) - 1
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 + inside:
+                found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    return found
+
+
+def reached(room: str) -> set[str]:
+    """The rooms that a room needs, and what they need, and so on."""
+    found, ahead = set(), [room]
+    while ahead:
+        new = neighbours(ahead.pop()) - found
+        found |= new
+        ahead += new
+    return found
+
+
+def test_what_a_room_needs_is_found():
+    assert {"models", "files", "show"} <= reached("explore") and {"tape", "norm"} <= reached("deconv")
+
+
+@pytest.mark.parametrize("level", range(len(ORDER)), ids=lambda level: "-".join(ORDER[level]))
+def test_imports_point_one_way(level):
+    later = {room for rooms in ORDER[level + 1 :] for room in rooms}
+    for room in ORDER[level]:
+        assert not reached(room) & later, room
+
+
 @pytest.mark.parametrize("path", ROOMS, ids=lambda p: str(p.relative_to(ROOT / "zflib")))
 def test_public_functions_have_docstrings(path):
     for node in ast.walk(ast.parse(path.read_text())):

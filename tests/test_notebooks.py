@@ -84,6 +84,11 @@ def test_cells_are_few_short_and_explained(notebook):
     assert statistics.median(lengths) <= 8
 
 
+def test_runs_in_a_minute(path, notebook):
+    trains = path.stem[:2] in ("05", "12")  # live
+    assert notebook.metadata["zflib"]["seconds"] <= (180 if trains else 60)
+
+
 def test_has_what_every_notebook_has(notebook):
     prose, source = text(notebook), "\n".join(cell.source for cell in code(notebook))
     assert "You will be able to" in prose

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .models import ResponseNorm
+from .norm import ResponseNorm
 from .recorder import Guard, Recorder
 from .steps import Step, Unsupported
 

@@ -94,8 +94,9 @@ def _encoded(pixels: np.ndarray, format: str, **settings) -> bytes:
 def panel(draw: Callable, /, **controls) -> Panel:
     """A `Panel` that shows draw(**values): (H,W,3) uint8 pixels, or (pixels, words that describe them).
 
-    Each control is (low, high) or (low, high, start) for a slider of whole or real numbers, a list or a dict
-    label -> value for a menu, True or False for a tick, or a widget of yours. Another value raises TypeError.
+    Each control is (low, high) or (low, high, start) for a slider of whole or real numbers, (values, start) for one
+    over the numbers in a list, a list or a dict label -> value for a menu, True or False for a tick, or a widget of
+    yours. Another value raises TypeError.
     """
     if not callable(draw):
         raise TypeError(f"draw must be a function that gives (H,W,3) uint8 pixels, got {type(draw).__name__}")
@@ -115,9 +116,14 @@ def _control(name: str, choice) -> widgets.Widget:
         kind = widgets.IntSlider if all(isinstance(n, int) for n in choice) else widgets.FloatSlider
         step = {} if kind is widgets.IntSlider else {"step": (high - low) / 100 or 0.1}
         return kind(value=start, min=low, max=high, description=label, layout=widgets.Layout(width="420px"), **step)
+    if isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], list) and choice[1] in choice[0]:
+        wide = widgets.Layout(width="420px")
+        return widgets.SelectionSlider(options=choice[0], value=choice[1], description=label, layout=wide)
     if isinstance(choice, list | dict) and choice:
         return widgets.Dropdown(options=list(choice.items()) if isinstance(choice, dict) else choice, description=label)
-    raise TypeError(f"{name} must be (low, high), a list, a dict, True or False, or a widget, got {choice!r}")
+    raise TypeError(
+        f"{name} must be (low, high), (values, start), a list, a dict, True or False, or a widget, got {choice!r}"
+    )
 
 
 def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | None = None) -> Panel:
