@@ -39,10 +39,11 @@ def tell_apart(ones, others):
     return any(a.shape != b.shape or verdicts._distance(a, b) > 1e-2 for a, b in zip(ones, others))
 
 
-def is_picture(content):
+def drawn(content, pictures):
+    """Whether this PNG holds so many pictures side by side: 1 for the target alone, 3 once there is an answer."""
     assert content.startswith(b"\x89PNG")
     width, height = Image.open(io.BytesIO(content)).size
-    return width > 300 and height > 100
+    return 200 * pictures <= width < 210 * pictures and height > 40
 
 
 def assert_wrong(verdict):
@@ -61,18 +62,33 @@ def test_is_called_what_the_learner_types(exercise):
 def test_no_answer_yet(exercise):
     for verdict in (exercise(lambda *args, **kwargs: ...), exercise(lambda *args, **kwargs: None)):
         assert verdict.state == check.NOT_ATTEMPTED
-        assert is_picture(verdict.picture)
+        assert verdict.picture is None if exercise.guess else drawn(verdict.picture, 1)
+        assert verdict.message.endswith(exercise.guess or "the target is drawn here")
 
 
 @pytest.mark.parametrize("nothing", [None, ...])
 def test_no_function_yet(exercise, nothing):
-    assert exercise(nothing).state == check.NOT_ATTEMPTED
+    verdict = exercise(nothing)
+    assert verdict.state == check.NOT_ATTEMPTED
+    assert verdict.picture is None if exercise.guess else drawn(verdict.picture, 1)
+
+
+def test_an_exercise_without_arguments_is_a_guess(exercise):
+    assert bool(exercise.guess) == (exercise.cases() == [((), {})])
+
+
+def test_a_guess_is_not_given_away_by_an_answer_that_is_none(exercise, undrawn):
+    for attempt in ("text", lambda *a, **k: 1 / 0, lambda *a, **k: torch.zeros(9, 9), lambda *a, **k: "text"):
+        verdict = exercise(attempt)
+        assert_wrong(verdict)
+        assert (verdict.picture is None) == bool(exercise.guess)
+        assert ("<img" in verdict._repr_html_()) == (not exercise.guess)
 
 
 def test_the_targets_own_answer_is_right(exercise):
     verdict = exercise(exercise.target)
     assert (verdict.state, verdict.message) == (check.RIGHT, exercise.success)
-    assert is_picture(verdict.picture)
+    assert drawn(verdict.picture, 3)
 
 
 def test_a_right_answer_in_another_type_is_right(exercise, undrawn):
@@ -85,7 +101,7 @@ def test_a_right_answer_in_another_type_is_right(exercise, undrawn):
 def test_a_named_mistake_gets_exactly_its_sentence(name, sentence):
     verdict = EXERCISES[name](EXERCISES[name].mistakes[sentence])
     assert (verdict.state, verdict.message) == (check.WRONG, sentence)
-    assert is_picture(verdict.picture)
+    assert drawn(verdict.picture, 3)
 
 
 def test_mistakes_are_told_apart(exercise):
@@ -185,7 +201,8 @@ def test_a_verdict_is_text_and_a_page(exercise, undrawn):
     for attempt in (exercise.target, *exercise.mistakes.values(), lambda *a, **k: ...):
         verdict = exercise(attempt)
         assert repr(verdict) == f"{verdict.state}: {verdict.message}"
-        assert verdict.state in verdict._repr_html_() and "data:image/png;base64," in verdict._repr_html_()
+        assert verdict.state in verdict._repr_html_()
+        assert ("data:image/png;base64," in verdict._repr_html_()) == (verdict.picture is not None)
 
 
 def test_messages_are_escaped_on_the_page(undrawn):
@@ -201,6 +218,14 @@ def test_no_figure_stays_open(exercise):
     before = plt.get_fignums()
     exercise(exercise.target)
     assert plt.get_fignums() == before
+
+
+def test_more_than_one_bug_is_counted_and_only_its_place_is_told():
+    counted = [sentence for sentence in check.project.mistakes if sentence[0].isdigit()]
+    assert [sentence[:10] for sentence in counted] == ["2 mistakes"] * 3 + ["3 mistakes"]
+    for hint in ("strongest", "clamp", "max_unpool2d", "gradient"):
+        assert not any(hint in sentence for sentence in counted)
+        assert sum(hint in sentence for sentence in check.project.mistakes) == 1
 
 
 def test_the_ten_places_are_those_of_ten_crop():

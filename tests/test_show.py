@@ -238,8 +238,42 @@ def test_numbers_writes_each_value_and_refuses_stacks():
     ax = show.numbers(torch.tensor([[1.0, -2.5], [0.0, 4.0]]))
     assert [text.get_text() for text in ax.texts] == ["1", "-2.5", "0", "4"]
     assert ax.images[0].get_clim() == (-4, 4)
+    assert not any(spine.get_visible() for spine in ax.spines.values())
     with pytest.raises(ValueError, match="values must be one"):
         show.numbers(torch.zeros(1, 2, 2))
+
+
+def test_numbers_of_one_sign_use_the_whole_of_their_colours():
+    ax = show.numbers(torch.tensor([[1.0, 4.0]]), colours="Oranges")
+    assert ax.images[0].get_clim() == (0, 4)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8, 16])
+def test_numbers_fit_into_their_squares(columns):
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), layout="constrained")
+    ax = show.numbers(torch.full((2, columns), -20.75), axes[1])
+    figure.draw_without_rendering()
+    cell = ax.get_window_extent().width / columns
+    assert all(text.get_window_extent().width < cell for text in ax.texts)
+    assert {text.get_fontsize() for text in ax.texts} == {10} or columns > 3
+
+
+SHEETS = [(6, 6, 1), (6, 6, 3), (2, 8, 3), (20, 20, 1), (1, 24, 3), (1, 1, 1)]  # rows, columns, pictures
+
+
+@pytest.mark.parametrize("rows, columns, pictures", SHEETS)
+def test_difference_png_draws_the_target_alone_or_all_three(rows, columns, pictures, monkeypatch):
+    figures, titles, close = [], [], plt.close
+    monkeypatch.setattr(plt, "close", figures.append)
+    target = np.ones((rows, columns))
+    content = show.difference_png(None if pictures == 1 else target * 2, target)
+    assert content.startswith(b"\x89PNG")
+    for ax in figures[0].axes:
+        titles.append(ax.get_title())
+        assert not any(spine.get_visible() for spine in ax.spines.values())
+        assert len(ax.texts) == (rows * columns if rows * columns <= 64 and columns <= 16 else 0)
+    assert titles == (["target"] if pictures == 1 else ["yours", "target", "difference"])
+    close(figures[0])
 
 
 def test_filters_refuses_filters_that_are_no_pictures():

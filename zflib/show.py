@@ -316,42 +316,57 @@ def _short(value: float) -> str:
     return "0" if text == "-0" else text
 
 
+def _fitting(ax: Axes, texts: Sequence[str], columns: int) -> float:
+    """The font size, at most 10, at which the longest text fits into one of the columns of `ax`."""
+    spec = ax.get_subplotspec()
+    side = ax.figure.bbox.width * 72 / ax.figure.dpi / (spec.get_gridspec().ncols if spec else 1)  # points
+    return min(10.0, 0.85 * side / columns / (0.6 * max(map(len, texts))))
+
+
 def numbers(
     values, ax: Axes | None = None, *, title: str | None = None, full: float | None = None, colours: str = DIVERGING
 ) -> Axes:
-    """A small (h,w) matrix as coloured squares with its numbers written in them: for maps that fit on a page."""
+    """A small (h,w) matrix as coloured squares with its numbers written in them: for maps that fit on a page.
+
+    The colours run from -full to full, or from 0 to full if they are not the diverging ones.
+    """
     array = _numbers(values)
     if array.ndim != 2:
         raise ValueError(f"values must be one (h,w) map, got {_what(values)}")
     ax = _axes(ax)
     full = full or float(np.abs(array).max()) or 1.0
-    ax.imshow(array, cmap=colours, vmin=-full, vmax=full)
-    for (row, column), value in np.ndenumerate(array):
+    ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)
+    texts = [_short(value) for value in array.flat]
+    font_size = _fitting(ax, texts, array.shape[1])
+    for ((row, column), value), text in zip(np.ndenumerate(array), texts):
         ink = "white" if abs(value) > 0.65 * full else "black"
-        ax.text(column, row, _short(value), ha="center", va="center", fontsize=10, color=ink)
+        ax.text(column, row, text, ha="center", va="center", fontsize=font_size, color=ink)
     ax.set_xticks(np.arange(array.shape[1] + 1) - 0.5, labels=[])
     ax.set_yticks(np.arange(array.shape[0] + 1) - 0.5, labels=[])
     ax.grid(color="white", lw=1.5)
     ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     if title is not None:
         ax.set_title(title)
     return ax
 
 
 def difference_png(yours: np.ndarray | None, target: np.ndarray) -> bytes:
-    """PNG of *yours | target | difference* for two (h,w) maps; without `yours` only the target is drawn."""
-    pictures = [("yours", yours), ("target", target), ("difference", None if yours is None else yours - target)]
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), dpi=72, layout="constrained")
+    """PNG of *yours | target | difference* for two (h,w) maps; without `yours` of the target alone."""
+    pictures = {"target": target} if yours is None else {"yours": yours, "target": target, "difference": yours - target}
+    rows, columns = target.shape
+    height = 0.5 + min(2.4, 2.4 * rows / columns, 0.8 * rows)  # inches: a few numbers need no large squares
+    figure, axes = plt.subplots(
+        1, len(pictures), figsize=(2.8 * len(pictures), height), dpi=72, layout="constrained", squeeze=False
+    )
     full = float(np.abs(target).max()) or 1.0
-    for ax, (title, values) in zip(axes, pictures):
-        if values is None:
-            ax.set(xticks=[], yticks=[], title=title)
-            ax.text(0.5, 0.5, "nothing yet", ha="center", va="center", color="#6c757d", transform=ax.transAxes)
-        elif values.size <= 64:
+    for ax, (title, values) in zip(axes.flat, pictures.items()):
+        if values.size <= 64 and columns <= 16:
             numbers(values, ax, title=title, full=full)
         else:
             ax.imshow(values, cmap=DIVERGING, vmin=-full, vmax=full)
             ax.set(xticks=[], yticks=[], title=title)
+            ax.spines[:].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=72)
     plt.close(figure)

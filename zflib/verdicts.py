@@ -19,7 +19,7 @@ _COLOURS = {NOT_ATTEMPTED: "#6c757d", WRONG: "#b45309", RIGHT: "#15803d"}
 
 @dataclass
 class Verdict:
-    """What a check says: `state`, one sentence, and the picture *yours | target | difference* where there is one."""
+    """What a check says: `state`, one sentence, and a picture of the target, beside the answer if there is one."""
 
     state: str
     message: str
@@ -32,8 +32,8 @@ class Verdict:
         text = f'<b style="color:{_COLOURS[self.state]}">{self.state}</b>: {html.escape(self.message)}'
         if self.picture is None:
             return f"<p>{text}</p>"
-        source = base64.b64encode(self.picture).decode()
-        return f'<p>{text}</p><img alt="yours, target and difference" src="data:image/png;base64,{source}">'
+        source, alt = base64.b64encode(self.picture).decode(), "the target, and your answer where it can be drawn"
+        return f'<p>{text}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
 
 
 @dataclass
@@ -41,7 +41,8 @@ class Exercise:
     """One exercise: the package's own function is the target, tried on `cases` beside the learner's.
 
     `mistakes` maps the sentence a learner should read to a function that makes this mistake: an attempt that gives
-    the same numbers on every case has made it too. Calling the exercise returns a `Verdict` and never raises.
+    the same numbers on every case has made it too. `guess` says what an answer that is no code consists of: its
+    target is not drawn before there is one. Calling the exercise returns a `Verdict` and never raises.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Exercise:
     mistakes: dict[str, Callable] = field(default_factory=dict)
     source: object = None  # what `solution` prints, if it is not the target
     success: str = "the same numbers as the package's own"
+    guess: str = ""  # "your three numbers"
 
     def __call__(self, attempt: Callable) -> Verdict:
         try:
@@ -63,24 +65,28 @@ class Exercise:
         if not callable(attempt):
             state = NOT_ATTEMPTED if attempt is None or attempt is ... else WRONG
             message = f"pass your function itself: check.{self.name}({self.name})"
-            return Verdict(state, message, _compare(None, targets[0]))
+            return Verdict(state, message, self._preview(targets[0]))
         answers = []
         for (args, kwargs), target in zip(self.cases(), targets):  # fresh cases: an attempt may write into its input
             try:
                 answers.append(attempt(*args, **kwargs))
             except Exception as error:
                 message = f"your function raised {type(error).__name__}: {error}"
-                return Verdict(WRONG, message, _compare(None, target))
+                return Verdict(WRONG, message, self._preview(target))
         if all(answer is None or answer is ... for answer in answers):
-            message = "replace the ... by your code; the target is drawn here"
-            return Verdict(NOT_ATTEMPTED, message, _compare(None, targets[0]))
+            message = f"replace the ... by {self.guess or 'your code; the target is drawn here'}"
+            return Verdict(NOT_ATTEMPTED, message, self._preview(targets[0]))
         return self._compare_answers(answers, targets)
+
+    def _preview(self, target) -> bytes | None:
+        """PNG of the target alone, unless it is what the learner should guess."""
+        return None if self.guess else _compare(None, target)
 
     def _compare_answers(self, answers: list, targets: list) -> Verdict:
         for answer, target in zip(answers, targets):
             problem = _misfit(answer, target)
             if problem:
-                return Verdict(WRONG, problem, _compare(None, target))
+                return Verdict(WRONG, problem, self._preview(target))
         worst = max(range(len(targets)), key=lambda i: _distance(answers[i], targets[i]))
         picture = _compare(answers[worst], targets[worst])
         if _distance(answers[worst], targets[worst]) < 1e-4:
@@ -126,5 +132,5 @@ def _plane(value) -> np.ndarray:
 
 
 def _compare(answer, target) -> bytes:
-    """PNG of *yours | target | difference*."""
+    """PNG of *yours | target | difference*, or of the target alone."""
     return show.difference_png(None if answer is None else _plane(answer), _plane(target))

@@ -153,7 +153,7 @@ def describe(view: View, channel: int, photo: str) -> str:
     """The same in words, with the numbers: value, position, receptive field and the strongest channels."""
     name, value = view.name(channel), float(view.values[channel])
     top = ", ".join(view.name(c) if not view.spatial else str(c) for c in view.strongest(min(5, len(view.values))))
-    strongest = f"Strongest here: {top}."
+    strongest = f"Strongest {'channels ' if view.spatial else ''}here: {top}."
     if not value:
         return f"{photo}: {name} of {view.layer} is silent, its projection is empty. {strongest}"
     if not view.spatial:

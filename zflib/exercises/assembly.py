@@ -162,11 +162,21 @@ def _buggy(*bugs: str) -> Callable:
     return project
 
 
+def _left(bugs: tuple[str, ...]) -> str:
+    """What is said about the bugs that are left: the last one by name, of more the number and where to begin."""
+    places = {"seed": "the seed", "relu": "the ReLU", "pool": "the pool"}
+    right = [place for bug, place in places.items() if bug not in bugs]
+    if len(bugs) == 1:
+        return _BUGS[bugs[0]]
+    done = f"{right[0]} is right, " if right else ""
+    return f"{len(bugs)} mistakes; {done}the first one is at {places[bugs[0]]}"
+
+
 project = Exercise(
     "project", _projection, _projections, source=_project_answer,
     success="all three bugs are gone; the same numbers as Deconvnet.project",
     mistakes={
-        "; and ".join(_BUGS[bug] for bug in bugs): _buggy(*bugs)
+        _left(bugs): _buggy(*bugs)
         for count in (1, 2, 3) for bugs in itertools.combinations(_BUGS, count)
     },
 )  # fmt: skip

@@ -60,6 +60,7 @@ centre_peak = Exercise(
         '"last" does not add up: the last window in reading order overwrites the others': lambda: [10, 4, 10],
     },
     success="four windows, one winner: 10 if they add up, 4 if one of them overwrites the rest",
+    guess="your three numbers",
 )  # fmt: skip
 
 
