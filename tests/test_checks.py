@@ -134,6 +134,24 @@ def test_choices():
         zflib.Deconvnet(NET, overlap=None)
     with pytest.raises(ValueError, match="rule must be one of"):
         zflib.Deconvnet(NET, rule=["gradient"])
+    for array in (np.array(["gradient", "guided"]), torch.tensor([1, 2])):
+        with pytest.raises(ValueError, match="rule must be one of"):
+            zflib.Deconvnet(NET, rule=array)
     for net in (None, "resnet18", lambda x: x, nn.Conv2d):
         with pytest.raises(TypeError, match=r"net must be a torch network \(nn.Module\), got "):
             zflib.Deconvnet(net)
+
+
+ROOMS = [
+    lambda net: zflib.occlude(net, GOOD[0], size=3, stride=3, layer="0"),
+    lambda net: zflib.correspondence(net, GOOD, [[0, 0, 3, 3]] * 2, layer="0"),
+    lambda net: zflib.receptive_field(net, "0", (0, 0)),
+    lambda net: zflib.invariance(net, GOOD, 0, transform="rotate", amounts=[1], layers="0"),
+]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=["occlude", "correspondence", "receptive_field", "invariance"])
+@pytest.mark.parametrize("net", [5, "resnet18", None])
+def test_what_is_no_network_is_named_in_every_room(room, net):
+    with pytest.raises(TypeError, match=rf"net must be a torch network \(nn.Module\), got {type(net).__name__}"):
+        room(net)

@@ -12,7 +12,7 @@ from torch import nn
 import zflib
 from zflib import explore, masks, scenes
 from zflib.correspondence import Correspondence, compare, correspondence
-from zflib.hamming import distances, expected
+from zflib.hamming import distances, expected, variances
 from zflib.masker import Masker, bars, sign_pixels, strongest
 
 
@@ -124,6 +124,32 @@ def test_the_strongest_changes_alone_are_equally_dense():
     for share in (0, -1, 1.5, "half"):
         with pytest.raises(ValueError, match="share must be above 0"):
             dense.strongest(share)
+
+
+def test_of_units_that_change_equally_the_first_are_the_strongest():
+    score = Correspondence(torch.tensor([[1.0] * 10, [*map(float, range(10))]])).strongest(0.1)
+    assert score.changes.nonzero().tolist() == [[0, 0], [1, 9]] and score.changed_fraction == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("score", [distances, expected, variances])
+@pytest.mark.parametrize("signs", [
+    torch.tensor([[2.5, 0], [1, 1]]), torch.full((2, 3), torch.nan), torch.zeros(3), torch.zeros(2, 0), [[1, 0]],
+], ids=["changes", "NaN", "1D", "empty", "list"])  # fmt: skip
+def test_what_is_no_sign_is_refused(score, signs):
+    with pytest.raises(ValueError, match="signs must be"):
+        score(signs)
+
+
+@pytest.mark.parametrize("call", [
+    lambda seed: Correspondence(sparse(3, 60, 0.4)).shuffled(5, seed=seed).tolist(),
+    lambda seed: masks.random_boxes(3, 5, 56, seed=seed).tolist(),
+    lambda seed: compare(Correspondence(sparse(9, 60, 0.4)), Correspondence(sparse(9, 60, 0.3)), rounds=9, seed=seed),
+])  # fmt: skip
+def test_a_seed_is_an_integer_of_any_kind(call):
+    assert call(3) == call(np.int64(3)) == call(torch.tensor(3))
+    for wrong in ("x", 1.5, None, True):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            call(wrong)
 
 
 def test_null_of_a_pair_is_the_mean_over_all_orders():
@@ -311,6 +337,12 @@ def test_density_alone_changes_delta_but_not_the_ratio():
     assert found.difference < -0.3 and abs(found.ratio_difference) < 0.02
 
 
+def test_without_any_change_no_p_is_small():
+    nothing = Correspondence(torch.zeros(3, 10))
+    found = compare(nothing, nothing)
+    assert np.isnan(found.ratio_difference) and found.p == found.ratio_p == found.same_p == 1
+
+
 def test_compare_needs_the_same_images_and_layer():
     with pytest.raises(ValueError, match="second must hold the same images"):
         compare(Correspondence(sparse(3, 9, 0.5)), Correspondence(sparse(4, 9, 0.5)))
@@ -326,6 +358,7 @@ def test_boxes_are_centred_on_the_pixel_and_moved_inside():
     boxes = masks.boxes_around(places, 5, 56)
     assert boxes.tolist() == [[8, 18, 13, 23], [0, 0, 5, 5], [51, 28, 56, 33], [9, 8, 14, 13]]
     assert masks.boxes_around(places[:1], (4, 6), (56, 56)).tolist() == [[9, 18, 13, 24]]
+    assert masks.boxes_around([[0, 1e30], [-1e30, 8]], 3, 16).tolist() == [[0, 13, 3, 16], [0, 7, 3, 10]]
 
 
 def test_boxes_lie_over_the_parts_of_scenes():
@@ -361,13 +394,28 @@ def test_masks_answer_nonsense_with_a_sentence():
     for call, sentence in [
         (lambda: masks.boxes_around(torch.zeros(3), 5, 56), "positions must be"),
         (lambda: masks.boxes_around(torch.zeros(3, 2), 0, 56), "size must be"),
-        (lambda: masks.boxes_around(torch.zeros(3, 2), 60, 56), "size must be at most"),
+        (lambda: masks.boxes_around(torch.zeros(3, 2), 60, 56), "size must be .* at most 56x56, got 60"),
+        (lambda: masks.boxes_around("a", 5, 56), "positions must be"),
+        (lambda: masks.boxes_around(None, 5, 56), "positions must be"),
+        (lambda: masks.boxes_around([[np.inf, 1]], 5, 56), "positions hold NaN or infinity"),
+        (lambda: masks.random_boxes(2, 5, 56, avoid="x"), "avoid must be"),
+        (lambda: masks.random_boxes(2, 5, 56, avoid=torch.tensor(3)), "avoid must be"),
+        (lambda: masks.masked(torch.zeros(5, 3, 16, 16).byte(), BOXES, fill="noise"), "images must hold floats"),
+        (lambda: masks.masked(torch.zeros(5, 3, 16, 16).numpy(), BOXES), "images must be a tensor"),
+        (lambda: masks.masked(None, BOXES), "images must be a tensor"),
+        (lambda: masks.masked(torch.zeros(3, 16, 16), BOXES), "images must be"),
         (lambda: masks.random_boxes(0, 5, 56), "n must be"),
         (lambda: masks.random_boxes(2, 5, 56, avoid=torch.zeros(3, 4)), "avoid must be"),
         (lambda: masks.random_boxes(1, 40, 56, avoid=torch.tensor([[20, 20, 36, 36]])), "avoid leaves no room"),
     ]:
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises((ValueError, TypeError), match=sentence):
             call()
+
+
+def test_masked_lets_gradients_through(images):
+    images.requires_grad_()
+    masks.masked(images, BOXES).sum().backward()
+    assert float((images.grad == 0).sum()) == 3 * 5 * 16 and float(images.grad.max()) == 1
 
 
 def test_masked_covers_the_box_and_nothing_else(images):
@@ -433,3 +481,21 @@ def test_the_panel_answers_bad_input():
         explore.correspondence(net, layers="conv7")
     with pytest.raises(ValueError, match="size must be one of"):
         explore.correspondence(net, size=55)
+
+
+IMAGES, NOSE = torch.randn(3, 3, 16, 16), torch.full((3, 2), 8.0)
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    ({"net": 5}, "net must be a torch network"), ({"layers": []}, "layers must be at least one"),
+    ({"layers": None}, "layers must be at least one"), ({"positions": [1, 2]}, "positions must name .* got list"),
+    ({"positions": {"nose": NOSE[:2]}}, "positions of 'nose' must be one for each of 3 images, got 2"),
+    ({"positions": {"nose": NOSE * torch.nan}}, "positions hold NaN"),
+    ({"positions": {"nose": "ab"}}, "positions must be"),
+    ({"images": IMAGES[..., :5, :5]}, "avoid leaves no room of 3x3 pixels"),
+    ({"size": np.array([3, 5])}, "size must be one of 3, 5"),
+])  # fmt: skip
+def test_the_panel_says_what_is_wrong_in_one_sentence(net, wrong, sentence):
+    given = {"net": net, "images": IMAGES, "positions": {"nose": NOSE}, "layers": "conv1"} | wrong
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        explore.correspondence(given.pop("net"), given.pop("images"), given.pop("positions"), **given)

@@ -121,6 +121,12 @@ def test_numbers_of_another_network_say_so():
         dogs.load(zflib.load("scenes56"))
 
 
+@pytest.mark.parametrize("call", [dogs.load, dogs.annotations])
+def test_missing_files_are_named(call, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file '.*none.json'; "):
+        call(path=tmp_path / "none.json")
+
+
 def test_damaged_numbers_are_refused(tmp_path):
     (tmp_path / "numbers.json").write_text('{"layers": 1')
     with pytest.raises(ValueError, match=r"numbers.json holds no numbers"):

@@ -328,12 +328,23 @@ def test_units_shows_what_was_found_before(net, squares):
 
 
 def test_units_names_what_is_wrong(net, squares):
+    found = zflib.find_peaks(net, squares, layers=["conv2"])
     wrong = [
         (lambda: explore.units("net"), "net must be a torch network"),
         (lambda: explore.units(net, squares, layer="conv9"), "layer must be one of 'conv1', 'conv2'"),
         (lambda: explore.units(net, squares, layers=["nope"]), "layer 'nope' is not in this network"),
         (lambda: explore.units(net, iter(squares)), "an iterator gives each image once"),
         (lambda: explore.units(torch.nn.Conv2d(3, 4, 3), squares), "layers is missing"),
+        (lambda: explore.units(net, squares, layers=5), "layers must be at least one layer's name, got 5"),
+        (lambda: explore.units(net, squares, peaks={}), "peaks has no layer 'conv1'; it has no layers"),
+        (lambda: explore.units(net, squares, peaks=5), "peaks must be a dict layer -> Peaks, .* got int"),
+        (lambda: explore.units(net, squares, preprocess=5), "preprocess must be a function"),
+        (lambda: explore.units(net, squares[:2], peaks=found), r"peaks are of other images: .* there are 2 images"),
+        (lambda: explore.units(net, squares, peaks=found, labels="a" * 12), "labels must be a class for each image"),
+        (lambda: explore.units(net, squares, peaks=found, labels=[0.5] * 12), "labels must be .* as integers"),
+        (lambda: explore.units(net, squares, peaks=found, labels=[0] * 11 + [6]), "classes from 0 to 5, got 6"),
+        (lambda: explore.units(net, squares, peaks=found, labels=[-1] * 12, classes=[]), "at least 0, got -1"),
+        (lambda: explore.units(net, squares, peaks=found, labels=[0] * 3), r"one for each image, got \(3,\)"),
     ]
     for call, sentence in wrong:
         with pytest.raises((TypeError, ValueError), match=sentence):

@@ -152,6 +152,9 @@ def test_many_fields_at_once():
     for box, position in zip(boxes.reshape(-1, 4).tolist(), positions.reshape(-1, 2).tolist()):
         assert tuple(box) == receptive_field(net, "conv4", position)
     assert receptive_fields(net, "fc6", positions).unique(dim=1).tolist() == [[[0, 0, 56, 56]]] * 2
+    assert torch.equal(receptive_fields(net, "conv4", positions.tolist()), boxes)
+    with pytest.raises(ValueError, match=r"positions must be \(…,2\), rows and columns, got shape \(2, 3\)"):
+        receptive_fields(net, "conv4", torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="positions: the maps of layer 'conv4' are 7x7"):
         receptive_fields(net, "conv4", torch.tensor([[0, 0], [0, 7]]))
 
@@ -172,6 +175,12 @@ def test_what_patches_refuse():
     images = torch.zeros(2, 3, 5, 5)
     with pytest.raises(ValueError, match=r"boxes must be \(N,4\), one for each of the images"):
         patches(images, [(0, 0, 1, 1)])
+    for boxes in ([(0.5, 0, 3.5, 3)] * 2, None, "ab"):
+        with pytest.raises(TypeError, match=r"boxes must be \(N,4\), one for each of the images"):
+            patches(images, boxes)
+    for none, got in (([1], "list"), (images[:0], r"\(0, 3, 5, 5\)")):
+        with pytest.raises(ValueError, match=rf"images must be a tensor \(N,C,H,W\) of at least one image, got {got}"):
+            patches(none, torch.zeros(0, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="boxes must all have one size"):
         patches(images, [(0, 0, 1, 1), (0, 0, 2, 1)])
     with pytest.raises(ValueError, match="at least 1x1"):
@@ -182,10 +191,13 @@ def test_what_is_wrong():
     net = zflib.zfnet56(3)
     with pytest.raises(ValueError, match="layer 'conv9' is not in this network; it has conv1, pool1"):
         receptive_field(net, "conv9", (0, 0))
-    with pytest.raises(ValueError, match="positions: the maps of layer 'conv5' are 7x7, rows 0 to 6"):
+    with pytest.raises(ValueError, match="position: the maps of layer 'conv5' are 7x7, rows 0 to 6"):
         receptive_field(net, "conv5", (7, 0))
-    with pytest.raises((TypeError, ValueError), match="positions must be"):
+    with pytest.raises((TypeError, ValueError), match="position must be"):
         receptive_field(net, "conv5", 3)
+    for size in (0, -3, 5.5, "9", (16, 16), True):
+        with pytest.raises(ValueError, match="size must be the side of the input"):
+            receptive_field(net, "conv5", (0, 0), size=size)
     with pytest.raises(ValueError, match="do not fit this network"):
         receptive_field(net, "conv5", (0, 0), size=3)
     upsampled = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Upsample(scale_factor=2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -138,6 +140,28 @@ def test_bad_input(net, images, changes, message):
     settings = {"transform": "translate", "amounts": (1,), "layers": "conv1", "rate": 0.1} | changes
     with pytest.raises(ValueError, match=message):
         firing.unit_invariance(net, images, **settings)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda v: firing.thresholds(v, 1), "rate must be a share of the images between 0 and 1, got 1"),
+    (lambda v: firing.thresholds(v, -1.0), "rate must be a share"),
+    (lambda v: firing.thresholds([1, 2], 0.5), r"values must be a tensor \(N,U\), .* got list"),
+    (lambda v: firing.thresholds(v[0], 0.5), r"values must be .* got \(3,\)"),
+    (lambda v: firing.silent(v, v[0], "a"), "rate must be a share"),
+    (lambda v: firing.score(v, v, v[0]), r"after must be \(A,20,3\), values by move, got \(20, 3\)"),
+])  # fmt: skip
+def test_helpers_name_what_is_wrong(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.rand(20, 3))
+
+
+def test_a_dead_layer_is_silent_and_has_no_score(images):
+    dead = ZFNet(7, geometry=TINY).eval()
+    nn.init.constant_(dead.conv2.bias, -99.0)
+    settings = {"transform": "translate", "layers": ("conv2",), "rate": 0.1}
+    found = firing.unit_invariance(dead, images, amounts=(a for a in (0, 2)), **settings)["conv2"]
+    assert bool(found.silent.all()) and found.amounts == (0, 2) and found.local.shape == (2, 6)
+    assert not found.overall.any() and bool(found.local.isnan().all()) and math.isnan(found.best())
 
 
 def test_is_exported():

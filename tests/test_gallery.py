@@ -254,13 +254,30 @@ def test_bad_input_is_named(net, pixels):
             "images must be at least k = 9",
         ),
         (lambda: gallery.mine(net, pixels, labels, layers=["conv1"], chosen=99), "number must be from 1"),
+        (lambda: gallery.mine(net, pixels, labels, layers=["conv1"], chosen="2"), "number must be from 1"),
+        (lambda: gallery.mine(net, pixels, labels.float(), layers=["conv1"], chosen=1), "labels must be .* integers"),
+        (
+            lambda: gallery.mine(net, pixels, labels - 1, layers=["conv1"], chosen=1),
+            "labels must be classes from 0 to 4",
+        ),
+        (
+            lambda: gallery.mine(net, pixels, labels + 5, layers=["conv1"], chosen=1),
+            "labels must be classes from 0 to 4",
+        ),
+        (lambda: gallery.mine(net, pixels, None, layers=["conv1"], chosen=1), "labels must be one class for each"),
+        (
+            lambda: gallery.mine(net, pixels, labels, layers=["conv1"], chosen={"conv2": [0]}),
+            "chosen: the layer must be",
+        ),
+        (lambda: gallery.mine(net, pixels, labels, layers=["conv1"], chosen={"conv1": [4]}), "channels 0 to 3, got"),
+        (lambda: gallery.load_file("nowhere.npz"), "there is no file 'nowhere.npz'; gallery.save writes one"),
         (lambda: gallery.mine(net, pixels, labels, layers=["conv9"], chosen=1), "layer 'conv9' is not"),
         (lambda: gallery.images_of(net, iter(pixels), torch.tensor([0])), "an iterator gives each image once"),
         (lambda: units.Units(net, pixels, layers=["conv2"], peaks={"conv1": None}), "peaks has no layer 'conv2'"),
         (lambda: units.Units(net, pixels, layers=["conv1"], labels=labels[:2]), "labels must be one for each image"),
     ]
     for call, sentence in wrong:
-        with pytest.raises((ValueError, TypeError), match=sentence):
+        with pytest.raises((ValueError, TypeError, OSError), match=sentence):
             call()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import zflib
@@ -203,11 +205,39 @@ GOOD = {"transform": "translate", "amounts": (0, 1), "layers": ("conv1",)}
     ({"amounts": "0 1"}, "amounts must be"), ({"amounts": 3}, "amounts must be"),
     ({"amounts": (float("nan"),)}, "down must be a finite number"), ({"layers": ("conv9",)}, "layer 'conv9' is not"),
     ({"layers": ()}, "layers must be at least one"), ({"fill": "grey"}, "fill must be"),
-    ({"transform": "scale", "amounts": (0,)}, "scale must be a factor"),
+    ({"transform": "scale", "amounts": (0,)}, "scale must be a factor"), ({"fill": 1e39}, "fill must be"),
+    ({"amounts": np.array(3.0)}, "amounts must be at least one number, such as .*, got 3.0"),
+    ({"layers": [["conv1"]]}, r"layer \['conv1'\] is not in this network"),
 ])  # fmt: skip
 def test_bad_settings(net, images, changes, message):
     with pytest.raises(ValueError, match=message):
         zflib.invariance(net, images, 0, **(GOOD | changes))
+
+
+@pytest.mark.parametrize("amounts", [
+    lambda: (a for a in (0, 2, 4)), lambda: map(int, "024"), lambda: np.array([0, 2, 4]),
+    lambda: torch.tensor([0, 2, 4]),
+])  # fmt: skip
+def test_amounts_are_read_once(net, images, amounts):
+    found = zflib.invariance(net, images, 0, **(GOOD | {"amounts": amounts()}))
+    assert found.amounts == (0, 2, 4) and len(found.probability) == 3
+
+
+def test_moved_images_whose_scores_overflow_are_refused(images):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 2))
+    net.forward = lambda x: net[1](net[0](x)) * (torch.nan if float(x[0, 0, 0].abs().max()) == 0 else 1)
+    with pytest.raises(ValueError, match="net gives scores without probabilities"):
+        zflib.invariance(net, images, 0, **(GOOD | {"layers": "0"}))
+
+
+def test_a_networks_own_error_stays_in_the_sentence(images):
+    def fail(_):
+        raise RuntimeError("the sky is grey\nat line 7")
+
+    net = nn.Sequential(nn.Flatten())
+    net.forward = fail
+    with pytest.raises(ValueError, match=r"net fails on images of shape \(5, 3, 12, 12\): the sky is grey; if they do"):
+        zflib.invariance(net, images, 0, **(GOOD | {"layers": "0"}))
 
 
 @pytest.mark.parametrize("labels, message", [
@@ -232,6 +262,8 @@ def test_other_bad_input(net, images):
     nn.init.constant_(broken[1].bias, float("nan"))
     with pytest.raises(ValueError, match="layer '1' gives NaN"):
         zflib.invariance(broken, images, 0, **(GOOD | {"layers": "1"}))
+    with pytest.raises(ValueError, match="net gives scores without probabilities; look for NaN or overflow"):
+        zflib.invariance(broken, images, 0, **(GOOD | {"layers": "0"}))
     unused = nn.Sequential(nn.Flatten(), nn.Linear(432, 2))
     unused.spare = nn.Linear(2, 2)
     unused.forward = lambda x: unused[1](unused[0](x))
@@ -310,3 +342,31 @@ def test_the_explorer_takes_other_networks():
     far = explore.invariance(net, flat, layers=("1",), others=torch.stack([flat, flat + 1]))
     far.controls["scale"].value = 1.5
     assert far.status.value == "" and "another picture, 1 0.00;" in far.text
+
+
+def test_a_dozen_bars_have_room_and_the_explorer_shows_them(cat):
+    pixels = mover.distance_bars({f"layer {i}": 0.75 for i in range(12)})
+    grey = (pixels[:, 1] == [0x9A, 0xA5, 0xB1]).all(axis=1)
+    assert int((grey[1:] & ~grey[:-1]).sum()) == 12 and pixels.shape[1:] == (mover.SIDE, 3)
+    net, image = cat
+    assert explore.invariance(net, image, layers=net.layer_names).text.count("conv") == 5
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"image": np.zeros((3, 12, 12), np.float32)}, r"image must be one preprocessed image \(3,H,W\), got ndarray"),
+    ({"image": None}, "image must be .* got NoneType"),
+    ({"image": Image.new("RGB", (9, 9))}, "image must be .* got Image"),
+    ({"image": torch.zeros(2, 3, 12, 12)}, r"image must be .* got \(2, 3, 12, 12\)"),
+    ({"others": torch.zeros(2, 3, 20, 20)}, r"others must be .* 3x12x12, as the image, got \(2, 3, 20"),
+    ({"others": np.zeros(3)}, "others must be .* got ndarray"),
+    ({"label": 1.0}, "label must be a class from 0 to 6, got 1.0"),
+])  # fmt: skip
+def test_what_the_explorer_refuses(net, change, message):
+    settings = {"image": torch.rand(3, 12, 12), "layers": ("conv1",)} | change
+    with pytest.raises(ValueError, match=message):
+        explore.invariance(net, **settings)
+
+
+def test_the_explorer_needs_a_classifier():
+    with pytest.raises(ValueError, match=r"net must give scores \(N,classes\), got \(1, 2, 12, 12\)"):
+        explore.invariance(nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(3, 12, 12), layers="0")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import zflib
-from zflib import files, models
+from zflib import files, filters, models
 from zflib.models import ZFNET, Conv, Geometry, ResponseNorm
 
 NAMES = ["conv1", "pool1", "norm1", "conv2", "pool2", "norm2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"]
@@ -236,8 +236,9 @@ def test_loading_never_runs_code(saved, tmp_path):
         reseal(saved)
         with pytest.raises(
             ValueError, match=r"tiny.pt does not hold the weights of its card \(.*\); only tensors are read"
-        ):
+        ) as caught:
             models.load_file(saved)
+        assert "weights_only" not in str(caught.value)  # torch's advice: to run the code after all
         assert not (tmp_path / "ran").exists()
 
 
@@ -273,6 +274,54 @@ def test_cards_that_are_no_cards(saved, text):
     saved.with_suffix(".json").write_bytes(text)
     with pytest.raises(ValueError, match=r"tiny.json is not a model card"):
         models.load_file(saved)
+
+
+@pytest.mark.parametrize("values", [
+    {"classes": ["a"]}, {"classes": 5}, {"classes": "abc"}, {"wnids": "abc"}, {"wnids": {"a": 1, "b": 2, "c": 3}},
+], ids=str)  # fmt: skip
+def test_cards_with_wrong_names(saved, values):
+    edit(saved, **values)
+    with pytest.raises(ValueError, match=r"tiny.json is not a model card: .*two lists of equal length"):
+        models.load_file(saved)
+
+
+@pytest.mark.parametrize("change", [{"stride": 0}, None], ids=["stride 0", "no convolution"])
+def test_cards_with_a_geometry_that_cannot_be(saved, change):
+    geometry = json.loads(saved.with_suffix(".json").read_text())["geometry"]
+    edit(saved, geometry=geometry | {"convs": [] if change is None else [geometry["convs"][0] | change]})
+    with pytest.raises(ValueError, match=r"tiny.json is not a model card"):
+        models.load_file(saved)
+
+
+@pytest.mark.parametrize("key, value, reason", [
+    ("fc2.bias", torch.full((5,), torch.nan), "fc2.bias holds NaN"),
+    ("conv1.weight", torch.full((4, 3, 3, 3), torch.inf), "conv1.weight holds NaN or inf"),
+    ("scale", torch.tensor(0.0), "scale must be a positive number, got 0"),
+    ("scale", torch.tensor(torch.nan), "scale holds NaN"),
+    ("mean", torch.tensor(3.0), r"mean must be \(3,1,1\), or an image of at least 16x16 pixels, got \(\)"),
+    ("mean", torch.zeros(3, 7, 7), r"mean must be .* got \(3, 7, 7\)"),
+    ("conv1.bias", None, r'Missing key\(s\) in state_dict: "conv1.bias"'),
+    ("fc2.bias", torch.zeros(9), "size mismatch for fc2.bias"),
+])  # fmt: skip
+def test_weights_that_do_not_work_are_refused_with_the_reason(saved, key, value, reason):
+    state = torch.load(saved, weights_only=True) | {key: value}
+    torch.save({key: value for key, value in state.items() if value is not None}, saved)
+    reseal(saved)
+    with pytest.raises(ValueError, match=rf"tiny.pt does not hold the weights of its card \(.*{reason}") as caught:
+        models.load_file(saved)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 350
+
+
+@pytest.mark.parametrize("name", ["zf.v2", "zf.v2.pt", "zf"])
+def test_a_name_may_hold_dots(name, tmp_path):
+    models.save(trained(1), tmp_path / "zf", {"name": "first"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    models.save(trained(2), tmp_path / name, {"name": "second"})
+    if name != "zf":
+        assert all((tmp_path / file).read_bytes() == content for file, content in before.items())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["zf.json", "zf.pt", "zf.v2.json", "zf.v2.pt"]
+    for again in (name, str(tmp_path / name), f"{name.removesuffix('.pt')}.pt"):
+        assert models.load_file(tmp_path / again).card["name"] == "second"
 
 
 def test_missing_files(saved, tmp_path):
@@ -337,4 +386,20 @@ def test_saving_says_what_is_wrong(tmp_path):
         net = trained()
         net.classes = net.classes[:2]
         models.save(net, tmp_path / "tiny.pt", {})
+    for card in ({"a": torch.zeros(1)}, "text", None):
+        with pytest.raises(TypeError, match="card must be a dict of numbers, strings and lists"):
+            models.save(trained(), tmp_path / "tiny.pt", card)
+    net = zflib.ZFNet(3, geometry=TINY, batch_norm=True)
+    net.classes, net.wnids = list("abc"), list("abc")
+    with pytest.raises(ValueError, match="net has batch normalisations; fold it first"):
+        models.save(net, tmp_path / "tiny.pt", {})
+    models.save(filters.fold(net), tmp_path / "tiny.pt", {})
+    assert models.load_file(tmp_path / "tiny").classes == ["a", "b", "c"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(TypeError, match=r"net must be a zflib.ZFNet, got Sequential"):
+        models.save(torch.nn.Sequential(), tmp_path / "tiny.pt", {})
+    for call in (lambda: models.save(trained(), None, {}), lambda: models.load_file(5)):
+        with pytest.raises(TypeError, match="path must be a file's path, got"):
+            call()
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import zflib
 from zflib import data, explore, occluder, show
@@ -60,3 +61,64 @@ def test_the_explorer_follows_its_sliders_to_every_end():
     assert panel.status.value == "" and all(pixels.shape == seen[0].shape for pixels in seen)
     assert len({pixels.tobytes() for pixels in seen}) == len(seen)
     assert "p(" in panel.text and np.ptp(panel.pixels) > 0
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    body = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    return nn.Sequential(*body, nn.Linear(16, 12), nn.ReLU(), nn.Dropout(), nn.Linear(12, 4))
+
+
+def test_training_mode_neither_changes_what_is_seen_nor_the_network():
+    net, image = small().train(), torch.randn(3, 12, 12)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    seen = occluder.Occluder(net, image, layer="0").at(2, 2, 4)[1]
+    assert net.training and all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert torch.equal(seen, occluder.Occluder(net.eval(), image, layer="0").at(2, 2, 4)[1])
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+
+    def forward(self, x):
+        x -= 0.5
+        return self.net(x)
+
+
+def test_a_network_in_place_leaves_the_image_and_what_is_shown():
+    net, image = InPlace().eval(), torch.randn(3, 12, 12)
+    square = occluder.Occluder(net, image, layer="net.0")
+    shown, probabilities, _, _ = square.at(0, 0, 4)
+    assert torch.equal(square.image, image) and float(shown[:, :4, :4].abs().max()) == 0
+    with torch.no_grad():
+        torch.testing.assert_close(probabilities, net(shown[None].clone())[0].softmax(-1))
+
+
+@pytest.mark.parametrize("prepare", [nn.Module.double, nn.Module.half, nn.Module.train], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("layer", ["0", "5"])
+def test_the_explorer_takes_any_precision_mode_and_layer(prepare, layer):
+    panel = explore.occlusion(prepare(small()), torch.randn(1, 3, 12, 12), layer=layer)
+    panel.controls["row"].value = panel.controls["row"].max
+    assert panel.status.value == "" and np.ptp(panel.pixels) > 0
+
+
+def test_a_square_above_the_image_is_moved_inside(square):
+    assert torch.equal(square.covered(-3, -500, 20), square.covered(0, 0, 20))
+
+
+IMAGE = torch.randn(3, 12, 12)
+
+
+@pytest.mark.parametrize(("call", "sentence"), [
+    (lambda: explore.occlusion(small(), IMAGE.numpy(), layer="0"), "image must be one preprocessed .* got ndarray"),
+    (lambda: explore.occlusion(small(), None, layer="0"), "image must be one preprocessed .* got NoneType"),
+    (lambda: explore.occlusion(small(), data.photo("coffee"), layer="0"), "image must be one .* got Image"),
+    (lambda: explore.occlusion(small(), IMAGE[:, :3, :3], layer="0"), "image must be at least 4x4 pixels.* got 3x3"),
+    (lambda: explore.occlusion(5, IMAGE), "net must be a torch network"),
+    (lambda: occluder.Occluder(small(), IMAGE, layer="0", places=1), "places must be .* at least 2, got 1"),
+])  # fmt: skip
+def test_bad_input_gets_one_sentence(call, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        call()

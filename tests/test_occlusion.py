@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
+import torchvision
 from captum.attr import Occlusion
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 import zflib
-from zflib import fills, occlusion, trunk
+from zflib import features, fills, occlusion, trunk
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.occlusion import occlude
 
@@ -267,7 +271,11 @@ def test_every_fill_reaches_the_network(fill):
     ({"size": 29}, "size must be pixels or .rows, columns., at least 1, at most 28x28, got 29"),
     ({"size": 0}, "size must be pixels"), ({"stride": 0}, "stride must be pixels"), ({"stride": 1.5}, "stride must be"),
     ({"size": (3, 3, 3)}, "size must be"), ({"label": 5}, "label must be a class from 0 to 4, got 5"),
-    ({"label": True}, "label must be"), ({"fill": "black"}, "fill must be a number, grey, mean, blur, noise, border"),
+    ({"label": True}, "label must be"), ({"label": 1.0}, "label must be"), ({"label": "1"}, "label must be"),
+    ({"label": torch.tensor(True)}, "label must be"), ({"label": torch.tensor(1.0)}, "label must be"),
+    ({"fill": 1e39}, "fill must be"), ({"image": torch.zeros(3, 20, 20)}, "images of shape .1, 3, 20, 20."),
+    ({"image": torch.zeros(4, 28, 28)}, "images must have 3 channels"), ({"memory": 1e6}, "memory must be"),
+    ({"fill": "black"}, "fill must be a number, grey, mean, blur, noise, border"),
     ({"fill": float("nan")}, "fill must be"), ({"fill": torch.zeros(3, 5, 5)}, "got a tensor"),
     ({"layer": "conv9"}, "layer 'conv9' is not in this network"),
     ({"image": torch.zeros(2, 3, 28, 28)}, "image must be one preprocessed image"),
@@ -283,3 +291,245 @@ def test_bad_input_gets_one_sentence(changed, sentence):
 def test_a_network_without_scores_is_refused():
     with pytest.raises(ValueError, match="net must give scores"):
         occlude(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.randn(3, 28, 28), size=5, stride=5, layer="0")
+
+
+class Small(nn.Module):
+    """Layers that give no maps, and one without use; what it gives depends on `gives`."""
+
+    def __init__(self, gives: str = "scores"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.pool, self.tokens = nn.Conv2d(3, 8, 4, 4), nn.MaxPool2d(2, return_indices=True), nn.Linear(8, 8)
+        self.unused, self.head, self.gives = nn.Linear(3, 3), nn.Linear(8, 4), gives
+
+    def forward(self, x):
+        maps, _ = self.pool(self.conv(x))
+        scores = self.head(self.tokens(maps.flatten(2).transpose(1, 2)).mean(1))
+        return (scores, 1) if self.gives == "tuple" else scores * torch.nan if self.gives == "NaN" else scores
+
+
+@pytest.mark.parametrize(("net", "layer", "sentence"), [
+    (Small(), "unused", "layer 'unused' took no part"), (Small(), "pool", "layer 'pool' gives tuple"),
+    (Small(), "tokens", r"layer 'tokens' gives \(1, 4, 8\); choose one of maps"),
+    (Small("tuple"), "conv", r"net must give scores \(N,classes\), got tuple"),
+    (Small("NaN"), "conv", "net gives scores without probabilities; look for NaN"), (5, "conv", "net must be a torch"),
+])  # fmt: skip
+def test_networks_that_cannot_be_occluded_get_one_sentence(net, layer, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        occlude(net, torch.randn(3, 16, 16), size=5, stride=5, layer=layer)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_network_compiled_by_torch_script_gets_one_sentence():
+    net = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 4, 16), nn.Flatten()), torch.zeros(1, 3, 16, 16))
+    with pytest.raises(ValueError, match="layer '0' took no part"):
+        occlude(net, torch.randn(3, 16, 16), size=5, stride=5, layer="0")
+
+
+@pytest.mark.parametrize("label", [np.int64(2), np.uint8(2), torch.tensor(2), torch.tensor(2, dtype=torch.uint8)])
+def test_a_label_is_an_integer_of_any_kind(label):
+    net, layer = network("zfnet")
+    image = torch.randn(3, 28, 28)
+    one, two = (occlude(net, image, size=9, stride=9, layer=layer, label=k) for k in (2, label))
+    assert type(two.label) is int and torch.equal(one.probability, two.probability)
+
+
+# --- networks that do more than their modules say --------------------------------------------------------------------
+
+MASK = torch.tensor([0.0, 1, 1, 0, 1, 3])[:, None, None]
+
+
+def own_forward(module, change):
+    module.forward = lambda x, own=module.forward: change(own, x)
+
+
+ALTERED = {
+    "hook on the network": lambda net: net.register_forward_hook(lambda m, i, o: o * 3),
+    "pre-hook on the network": lambda net: net.register_forward_pre_hook(lambda m, i: (i[0] * 2 - 1,)),
+    "forward of the network": lambda net: own_forward(net, lambda own, x: own(x * 2 - 1)),
+    "hook on a convolution": lambda net: net[0][0].register_forward_hook(lambda m, i, o: o * MASK),
+    "pre-hook on a convolution": lambda net: net[0][0].register_forward_pre_hook(lambda m, i: (i[0] * 2 - 1,)),
+    "forward of a convolution": lambda net: own_forward(net[0][0], lambda own, x: own(x) * MASK),
+    "hook on a ReLU": lambda net: net[0][1].register_forward_hook(lambda m, i, o: o * MASK),
+    "hook on a pool": lambda net: net[0][2].register_forward_hook(lambda m, i, o: o * MASK),
+    "hook on a container": lambda net: net[0].register_forward_hook(
+        lambda m, i, o: o * MASK if isinstance(o, torch.Tensor) else o
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ALTERED)
+@pytest.mark.parametrize("layer", ["0.2", "1"])
+def test_hooks_and_a_forward_of_ones_own_count(how, layer):
+    torch.manual_seed(2)
+    stem = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2))
+    net = nn.Sequential(stem, nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 11 * 11, 4)).eval()
+    ALTERED[how](net)
+    image = torch.randn(3, 28, 28)
+    maps = occlude(net, image, size=6, stride=11, layer=layer)
+    scores, activity = brute(net, image, covered(image, maps.corners, (6, 6)), layer)
+    torch.testing.assert_close(maps.probability.flatten(), scores[:, maps.label], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(maps.activity.flatten(), activity, rtol=1e-5, atol=1e-4)
+
+
+class InPlace(Branches):
+    def forward(self, x):
+        x -= 0.5
+        return super().forward(x)
+
+
+def test_a_network_that_works_in_place_does_not_touch_the_image():
+    torch.manual_seed(3)
+    net, image = InPlace().eval(), torch.randn(3, 28, 28)
+    before = image.clone()
+    maps = occlude(net, image, size=9, stride=9, layer="conv")
+    assert torch.equal(image, before)
+    scores, activity = brute(net, image.clone(), covered(image, maps.corners, (9, 9)), "conv")
+    torch.testing.assert_close(maps.probability.flatten(), scores[:, maps.label])
+    torch.testing.assert_close(maps.activity.flatten(), activity, rtol=1e-5, atol=1e-4)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv, self.relu, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.head(self.conv(self.relu(self.conv(x))).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("saved", [0, 2**60])
+def test_a_module_that_is_used_twice_is_taken_at_its_first_use(monkeypatch, saved):
+    monkeypatch.setattr(occlusion, "SAVED", saved)
+    net, image = Twice().eval(), torch.randn(3, 28, 28)
+    maps = occlude(net, image, size=9, stride=9, layer="conv")
+    with torch.no_grad():
+        wanted = net.conv(torch.stack(covered(image, maps.corners, (9, 9))))[:, maps.channel].sum(dim=(1, 2))
+    torch.testing.assert_close(maps.activity.flatten(), wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("call", [
+    lambda net, x: occlude(net, x[0], size=5, stride=5, layer="0"),
+    lambda net, x: zflib.correspondence(net, x, [[0, 0, 4, 4]] * 2, layer="0"),
+    lambda net, x: zflib.invariance(net, x, 0, transform="rotate", amounts=[5], layers="0"),
+])  # fmt: skip
+def test_a_norm_over_the_batch_is_refused_since_images_would_mix(call):
+    def net(norm):
+        return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+    images = torch.randn(2, 3, 12, 12)
+    with pytest.raises(ValueError, match="net: module '1' normalises over the batch; give it running statistics"):
+        call(net(nn.BatchNorm2d(4, track_running_stats=False)), images)
+    for norm in (nn.BatchNorm2d(4), nn.InstanceNorm2d(4)):
+        call(net(norm), images)
+
+
+def test_a_fill_that_half_precision_cannot_hold_is_refused():
+    image = torch.randn(3, 28, 28)
+    fills.check_fill(image, 1e5)
+    with pytest.raises(ValueError, match="fill must be"):
+        fills.check_fill(image.half(), 1e5)
+
+
+def test_blocks_are_written_on_the_device_of_the_maps():
+    """The meta device stands for a GPU: it takes no index from the CPU either."""
+    maps, some = torch.empty(4, 2, 8, 8, device="meta"), torch.empty(4, 2, 3, 3, device="meta")
+    for add in (False, True):
+        trunk._put(maps, some, torch.tensor([[0, 0], [1, 1], [2, 2], [0, 0]]), add=add)
+
+
+class Alive(nn.Module):
+    """A module that says how many maps of the batch are alive when it is called."""
+
+    def forward(self, maps):
+        same = [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == maps.shape]
+        self.count = len({t.data_ptr() for t in same})
+        return maps.mean(dim=(2, 3))
+
+
+def deep(depth: int) -> nn.Module:
+    """A local stem, then a shortcut, then a chain of maps of one size."""
+
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.side = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 16, 3, padding=1)
+            self.chain = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth)))
+            self.alive, self.head = Alive(), nn.Linear(16, 5)
+
+        def forward(self, x):
+            x = self.stem(x)
+            x = self.side(x) + x.repeat(1, 4, 1, 1)
+            return self.head(self.alive(self.chain(x)))
+
+    return Deep().eval()
+
+
+class AsLeaf(fx.Tracer):
+    def is_leaf_module(self, module, name):
+        return isinstance(module, Alive) or super().is_leaf_module(module, name)
+
+
+def test_the_budget_counts_what_lies_behind_the_first_stages_and_keeps_no_more(monkeypatch):
+    monkeypatch.setattr(trunk, "_Tracer", AsLeaf)
+    net, image = deep(8), torch.randn(3, 28, 28)
+    maps = occlude(net, image, size=4, stride=8, layer="chain.7")
+    assert net.alive.count <= 3  # what the last step read and gave, and the copy of the layer
+    look = occlusion.Look(net, image, "chain.7")
+    assert look.local((4, 4)) and look.bytes((4, 4)) >= 8 * 2 * 16 * 14 * 14
+    covered = image.clone()
+    covered[:, 8:12, 16:20] = 0
+    torch.testing.assert_close(maps.probability[1, 2], net(covered[None]).softmax(-1)[0, maps.label])
+
+
+class Early(nn.Module):
+    """Scores divided by a parameter that is read before anything else."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3, 2, 1), nn.Linear(6, 5)
+        self.temperature = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x):
+        temperature = self.temperature
+        return self.head(torch.relu(self.conv(x)).mean(dim=(2, 3))) / temperature
+
+
+class Optional(Early):
+    """An optional argument: given, it would make another network."""
+
+    def forward(self, x, mask=None, power: float = 2.0):
+        x = torch.relu(self.conv(x)) if mask is None else self.conv(x) * mask
+        return self.head(x.mean(dim=(2, 3))) / self.temperature / power
+
+
+@pytest.mark.parametrize("net", [Early(), Optional()], ids=["parameter", "optional"])
+def test_parameters_and_optional_arguments_of_a_forward(net):
+    image = torch.randn(3, 28, 28)
+    maps = occlude(net.eval(), image, size=6, stride=11, layer="conv")
+    for row, column in product(range(3), range(3)):
+        covered = image.clone()
+        top, left = maps.corners[row, column].tolist()
+        covered[:, top : top + 6, left : left + 6] = 0
+        expected = net(covered[None]).softmax(-1)[0, maps.label]
+        torch.testing.assert_close(maps.probability[row, column], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, layer, side", [
+    ("alexnet", "features.6", 127), ("squeezenet1_1", "features.3.expand3x3", 95), ("resnet18", "layer2.0.conv1", 95),
+])  # fmt: skip
+def test_networks_of_torchvision(name, layer, side):
+    torch.manual_seed(0)
+    net, image = torchvision.models.get_model(name, weights=None).eval(), torch.randn(3, side, side)
+    maps = occlude(net, image, size=24, stride=(side - 24) // 2, layer=layer)
+    assert occlusion.Look(net, image, layer).local((24, 24))  # the path in parts
+    for row, column in ((0, 0), (1, 2), (2, 1)):
+        covered = image.clone()
+        top, left = maps.corners[row, column].tolist()
+        covered[:, top : top + 24, left : left + 24] = 0
+        expected = net(covered[None]).softmax(-1)[0, maps.label]
+        torch.testing.assert_close(maps.probability[row, column], expected, rtol=1e-5, atol=1e-6)
+        with features.watched(net, [layer], covered.device) as look:
+            activity = look(covered[None])[0][layer][0, maps.channel].sum()
+        torch.testing.assert_close(maps.activity[row, column], activity, rtol=1e-4, atol=1e-4)

@@ -63,6 +63,10 @@ def test_a_pixel_is_the_mean_of_its_squares():
     ((torch.zeros(2, 3), torch.zeros(3, 2, 2).long(), 2, (8, 8)), "corners"),
     ((torch.zeros(1, 1), torch.full((1, 1, 2), 7), 2, (8, 8)), "shape"),
     ((torch.zeros(1, 1), torch.full((1, 1, 2), -1), 2, (8, 8)), "shape"),
+    ((torch.zeros(1, 1), torch.zeros(1, 1, 2).long(), -2, (8, 8)), "size must be .* at most 8x8, got -2"),
+    ((torch.zeros(1, 1), torch.zeros(1, 1, 2).long(), 0, (8, 8)), "size must be"),
+    ((torch.zeros(1, 1), torch.zeros(1, 1, 2).long(), 9, (8, 8)), "size must be"),
+    ((torch.zeros(1, 1), torch.zeros(1, 1, 2).long(), 2, None), "shape must be"),
 ])  # fmt: skip
 def test_spread_answers_bad_input_in_one_sentence(arguments, word):
     values, corners, size, shape = arguments
@@ -109,6 +113,9 @@ def test_rank_correlation_has_spearmans_values():
     assert overlap.rank_correlation(tied, other) == pytest.approx(scipy_stats.spearmanr(tied, other).statistic)
     with pytest.raises(ValueError, match="other"):
         overlap.rank_correlation(one, one[0])
+    for pair in ((one, one * torch.nan), (one * torch.nan, one)):
+        with pytest.raises(ValueError, match="one and other must be numbers everywhere"):
+            overlap.rank_correlation(*pair)
 
 
 def test_energy_under_the_square():
@@ -132,6 +139,9 @@ def test_a_study_is_one_occlusion_per_image(net):
         assert found.largest[i] == pytest.approx(float((maps.before[0] - maps.probability).max()), abs=1e-6)
     with pytest.raises(ValueError, match="labels"):
         overlap.study(net, images, [1], size=6, stride=4, layer="2")
+    for wrong in ([0.9, 1.7], "01", torch.tensor([0.0, 1.0])):
+        with pytest.raises(ValueError, match="label must be a class from 0 to 5"):
+            overlap.study(net, images, wrong, size=6, stride=4, layer="2")
 
 
 def test_stories_compare_with_the_own_projection_and_the_others(net):
@@ -148,3 +158,5 @@ def test_stories_compare_with_the_own_projection_and_the_others(net):
     assert rows[1].tolist() == pytest.approx(
         [wanted[1], (wanted[0] + wanted[2]) / 2, overlap.rank_correlation(sunk, lost)], abs=1e-5
     )
+    with pytest.raises(ValueError, match="images and looks must be of the same images, two at least, got 1, 1"):
+        overlap.stories(small, images[:1], looks[:1], size=6, stride=3, layer="2")

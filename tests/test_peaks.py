@@ -341,10 +341,13 @@ class Twice(nn.Module):
 
 REFUSED = {
     "layer 'conv9' is not in this network": lambda: find_peaks(zflib.zfnet56(3), some_images(), layers=["conv9"]),
+    r"layer \['0'\] is not in this network": lambda: find_peaks(small_net(), some_images(), layers=[["0"]]),
     "layers must be at least one": lambda: find_peaks(small_net(), some_images(), layers=[]),
-    "k must be a whole number of images, at least 1, got 0": lambda: find_peaks(
+    "k must be a whole number of images, from 1 to 1,000,000, got 0": lambda: find_peaks(
         small_net(), some_images(), layers="0", k=0
     ),
+    "k must be .*, got 1000000000000": lambda: find_peaks(small_net(), some_images(), layers="0", k=10**12),
+    "save must be a file's path .*, got '5'": lambda: find_peaks(small_net(), some_images(), layers="0", save=5),
     "net must be a torch network": lambda: find_peaks("zfnet56", some_images(), layers="0"),
     r"images must be \(N,3,H,W\), got shape \(3, 10, 10\); pass images\[None\]": lambda: find_peaks(
         small_net(), some_images()[0], layers="0"
@@ -441,9 +444,10 @@ def test_a_stopped_run_continues_where_it_was(kind, often, tmp_path):
     rest = Watched(images)
     found = find_peaks(net, make(rest), layers=LAYERS, save=path)
     assert same(found, find_peaks(net, images, layers=LAYERS)) and found.count == 200
-    assert min(rest.read) == (128 if kind == "data set" else 0)
-    again = Watched(images, end=0)
-    assert same(find_peaks(net, make(again), layers=LAYERS, save=path), found) and not again.read
+    looked = sources.SAMPLE if kind == "data set" else 1  # at images by which it knows them again
+    assert min(rest.read[looked:]) == (128 if kind == "data set" else 1)
+    again = Watched(images)
+    assert same(find_peaks(net, make(again), layers=LAYERS, save=path), found) and len(again.read) == looked
     assert [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
 
 
@@ -483,6 +487,41 @@ def test_the_file_of_another_run_is_refused(what, tmp_path):
         CHANGES[what](net, images, path)
 
 
+def changed(images: torch.Tensor, number: int) -> torch.Tensor:
+    images = images.clone()
+    images[number, 0, 0, 0] += 1
+    return images
+
+
+SAME_NUMBER = {
+    "image 0": lambda: [some_images(), changed(some_images(), 0)],
+    "image 109": lambda: [some_images(), changed(some_images(), 109)],
+    "an image of few": lambda: [some_images(60), changed(some_images(60), 37)],
+    "all": lambda: [some_images(), some_images(seed=2)],
+    "one of a data set": lambda: [Items(some_images()), Items(changed(some_images(), 109))],
+    "an iterator's first": lambda: [iter(some_images()), iter(changed(some_images(), 0))],
+    "a loader's first": lambda: [DataLoader(Items(some_images()), 7), DataLoader(Items(changed(some_images(), 0)), 7)],
+    "not readable": lambda: [Items(some_images()), Items(some_images(), broken=(0,))],
+}
+
+
+@pytest.mark.parametrize("what", SAME_NUMBER)
+def test_other_images_of_the_same_number_are_refused(what, tmp_path):
+    path, (some, others) = tmp_path / "peaks.pt", SAME_NUMBER[what]()
+    find_peaks(small_net(), some, layers="0", save=path)
+    with pytest.raises(ValueError, match="belongs to a run with other images"):
+        find_peaks(small_net(), others, layers="0", save=path)
+
+
+def test_another_preprocess_is_refused(pixels, tmp_path):
+    half, third = ((lambda picture, by=by: torch.from_numpy(np.array(picture)).permute(2, 0, 1) / by) for by in (2, 3))
+    path = tmp_path / "peaks.pt"
+    for _ in range(2):
+        find_peaks(nn.Sequential(nn.MaxPool2d(2)), pixels, layers="0", preprocess=half, save=path)
+    with pytest.raises(ValueError, match="belongs to a run with other images"):
+        find_peaks(nn.Sequential(nn.MaxPool2d(2)), pixels, layers="0", preprocess=third, save=path)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "peaks.pt"
     path.write_bytes(b"PK\x03\x04 cut short")
@@ -519,7 +558,7 @@ def test_a_killed_run_continues_to_the_same_result(tmp_path):
     (tmp_path / ".peaks.pt.x1y2.part").write_bytes(b"killed while it wrote")
     rest = Watched(images)
     assert same(find_peaks(net, rest, layers=LAYERS, save=path), find_peaks(net, images, layers=LAYERS))
-    assert 0 < len(rest.read) < 400 and [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
+    assert 0 < len(rest.read) - sources.SAMPLE < 400 and [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
 
 
 @pytest.fixture(scope="module")

@@ -101,9 +101,50 @@ def test_bad_input_is_named():
     net, pixels = zflib.zfnet56().eval(), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     with pytest.raises(ValueError, match="shifts must be from 0 to 8, the pixels that a crop of 56 leaves, got"):
         quality.aliasing(net, pixels, "conv1", shifts=range(10))
-    with pytest.raises(ValueError, match="share must be from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="share must be from 0 to below 1, got 2"):
         quality.dead_channels(net, torch.zeros(1, 3, 56, 56), "conv1", share=2)
     with pytest.raises(ValueError, match="bands must rise from above 0"):
         quality.frequency_shares(net.conv1, (0.3, 0.1))
     with pytest.raises(ValueError, match="layer 'conv9'"):
         quality.aliasing(net, pixels, "conv9")
+
+
+def test_dense_keeps_the_batch_normalisation():
+    net, image = zflib.zfnet56(3, batch_norm=True).eval(), torch.randn(1, 3, 56, 56)
+    torch.nn.init.uniform_(net.bn1.running_var, 0.5, 2)
+    maps = [zflib.Deconvnet(n).activations(image, "conv1") for n in (net, quality.dense(net))]
+    torch.testing.assert_close(maps[1][..., ::2, ::2], maps[0], rtol=1e-4, atol=1e-5)
+
+
+NET, PIXELS = one_layer(torch.ones(2, 3, 5, 5), 1), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+IMAGES = torch.zeros(2, 3, 56, 56)
+FLAT = ZFNet(2, geometry=Geometry(14, 12, (Conv(4, 3, pool=True),), hidden=(8,))).eval()
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: quality.dead_channels(NET, IMAGES.numpy(), "conv1"), "images must be a tensor .* got ndarray"),
+    (lambda: quality.dead_channels(NET, IMAGES, "conv1", share="a"), "share must be from 0 to below 1, got 'a'"),
+    (lambda: quality.dead_channels(NET, IMAGES, "conv1", share=1), "share must be from 0 to below 1, got 1"),
+    (lambda: quality.frequency_shares(NET.conv1, size=3), "size must be at least the filter's 5, .*, got 3"),
+    (lambda: quality.frequency_shares(NET.conv1, size=6.5), "size must be .* whole number of pixels, got 6.5"),
+    (lambda: quality.frequency_shares(NET.conv1, (1,)), r"bands must rise from above 0, two numbers, got \(1,\)"),
+    (lambda: quality.frequency_shares(NET.conv1, "ab"), "bands must rise"),
+    (lambda: quality.frequency_shares(NET.conv1, ("a", "b")), "bands must rise"),
+    (lambda: quality.frequency_shares(FLAT.fc2), "conv must be a convolution .* got Linear"),
+    (lambda: quality.frequency_shares(None), "conv must be a convolution .* got NoneType"),
+    (lambda: quality.phase_energies(NET, PIXELS, "conv1", shifts=3), "shifts must be from 0 to 8, .* got 3"),
+    (lambda: quality.phase_energies(NET, PIXELS, "conv1", shifts="ab"), "shifts must be from 0 to 8"),
+    (lambda: quality.phase_energies(NET, PIXELS, "conv1", shifts=[1.5]), "shifts must be from 0 to 8"),
+    (lambda: quality.phase_energies(NET, PIXELS.numpy(), "conv1"), "pixels must be a tensor .* got ndarray"),
+    (lambda: quality.phase_energies(NET, PIXELS[..., :40, :], "conv1"), "pixels must be .* at least the crop's 56"),
+    (lambda: quality.phase_energies(FLAT, PIXELS[..., :14, :14], "fc2", shifts=[0]), "layer 'fc2' is fully connected"),
+    (lambda: quality.phase_energies(nn.Sequential(), PIXELS, "conv1"), "net must be a ZFNet, .* got Sequential"),
+    (lambda: quality.dense(None), "net must be a ZFNet, .* got NoneType"),
+])  # fmt: skip
+def test_what_is_wrong_takes_one_sentence(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_the_smallest_padding_is_none_at_all():
+    assert quality.frequency_shares(NET.conv1, size=5).shape == (2, 3)

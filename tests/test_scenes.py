@@ -265,6 +265,10 @@ def test_errors():
     assert text.startswith("classes: 'dog'") and all(name in text for name in CLASSES)
     for classes in ((), ("face", "face")):
         assert message(scenes, 1, classes=classes).startswith("classes must name")
+    assert message(scenes, 1, classes=5) == "classes must be names, such as ['face', 'car'], got 5"
+    for index in ("face", 2.5):
+        with pytest.raises(TypeError, match="index must be a number, a slice or several numbers, got"):
+            scenes(3, size=16)[index]
     assert message(scenes, 1, pose=0.1).startswith("pose must be a Pose")
     for bad in ({"shift": -0.1}, {"shift": 2}, {"scale": (1.2, 0.8)}, {"scale": (0, 1)}, {"scale": 1.0}, {"angle": -5},
                 {"angle": float("nan")}, {"down": float("inf")}, {"right": "3"}, {"turn": None}):  # fmt: skip

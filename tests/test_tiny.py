@@ -1,6 +1,7 @@
 """Tiny ImageNet in small: reading it, its cache, and the way from the official zip to the folder."""
 
 import json
+import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from zflib import data, fetch, tiny
 
 FILES = tiny_files()
 ZIP = zipped(FILES)
+CACHES = [f"{split}-pixels.{end}" for split in ("train", "val") for end in ("npy", "sha256")]
 READ = sorted(name for name in FILES if not name.startswith("test/") and "boxes" not in name)
 
 
@@ -79,7 +81,7 @@ def check_splits(root, **options):
 
 def test_both_splits(folder):
     check_splits(folder)
-    assert files_below(folder) == sorted([*FILES, "train-pixels.npy", "val-pixels.npy"])
+    assert files_below(folder) == sorted([*FILES, *CACHES])
 
 
 def test_colours_keep_their_order(folder):
@@ -92,7 +94,7 @@ def test_colours_keep_their_order(folder):
 def test_home_is_expanded(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     check_splits("~/tiny", cache="~/cache")
-    assert files_below(folder.parent / "cache") == ["train-pixels.npy", "val-pixels.npy"]
+    assert files_below(folder.parent / "cache") == CACHES
 
 
 def test_cache_is_used_and_rebuilt_when_it_does_not_fit(folder):
@@ -112,10 +114,70 @@ def test_cache_is_used_and_rebuilt_when_it_does_not_fit(folder):
         assert found.dtype == np.uint8 and np.array_equal(found, expected)
 
 
+def repaint(folder, value):
+    """The same names, other pictures."""
+    for path in folder.rglob("*.JPEG"):
+        path.write_bytes(jpeg(value))
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_two_folders_may_share_one_cache(folder, tmp_path, split):
+    other, cache = repaint(unpack(tmp_path / "other"), 255), tmp_path / "cache"
+    for _ in range(2):
+        assert data.tiny_imagenet(folder, split, cache=cache)[0].min() < 60
+        assert data.tiny_imagenet(other, split, cache=cache)[0].min() > 250
+    twin = unpack(tmp_path / "twin")  # even if size and time tell nothing
+    for one, two in zip(sorted(folder.rglob("*.JPEG")), sorted(twin.rglob("*.JPEG"))):
+        os.utime(two, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))
+    data.tiny_imagenet(folder, split, cache=cache)
+    mark = (cache / f"{split}-pixels.sha256").read_bytes()
+    data.tiny_imagenet(twin, split, cache=cache)
+    assert mark != (cache / f"{split}-pixels.sha256").read_bytes()
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: repaint(folder, 255),
+    lambda folder: (folder / "train/n01/images/n01_1.JPEG").rename(folder / "train/n01/images/n01_0a.JPEG"),
+], ids=["changed", "renamed"])  # fmt: skip
+def test_changed_files_are_decoded_anew(folder, change):
+    np.save(folder / "train-pixels.npy", np.full((6, 3, 64, 64), 3, np.uint8))
+    assert data.tiny_imagenet(folder)[0].max() == 3, "a map of an earlier version, in its own folder, is taken"
+    for _ in range(2):
+        assert data.tiny_imagenet(folder)[0].max() == 3
+    change(folder)
+    assert data.tiny_imagenet(folder)[0].max() > 200
+
+
+def test_a_killed_call_leaves_no_mark_of_other_pixels(folder, monkeypatch):
+    data.tiny_imagenet(folder)
+    repaint(folder, 255)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.np, "load", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            data.tiny_imagenet(folder)
+    assert "train-pixels.sha256" not in files_below(folder)
+    assert data.tiny_imagenet(folder)[0].min() > 250
+
+
+def test_a_folder_that_one_may_only_read_keeps_its_cache(folder, monkeypatch):
+    expected = np.array(data.tiny_imagenet(folder)[0])
+    (folder / "train-pixels.sha256").unlink()
+    monkeypatch.setattr(tiny.files, "write_atomically", lambda *_: (_ for _ in ()).throw(PermissionError("no")))
+    assert np.array_equal(data.tiny_imagenet(folder)[0], expected)
+
+
+@pytest.mark.parametrize("content, what", [(b"", "is empty"), (b"n01\nn02\nn01\n", "names n01 twice")])
+def test_wrong_lists_of_classes_are_named(folder, content, what):
+    (folder / "wnids.txt").write_bytes(content)
+    for split in ("train", "val"):
+        assert f"wnids.txt {what}; unpack" in message(ValueError, data.tiny_imagenet, folder, split)
+
+
 def test_cache_elsewhere_leaves_the_folder_alone(folder, tmp_path):
     check_splits(folder, cache=tmp_path / "new" / "cache")
     assert files_below(folder) == sorted(FILES)
-    assert files_below(tmp_path / "new") == ["cache/train-pixels.npy", "cache/val-pixels.npy"]
+    assert files_below(tmp_path / "new" / "cache") == CACHES
 
 
 def test_a_place_that_cannot_hold_the_cache(folder, tmp_path, monkeypatch):
@@ -198,7 +260,7 @@ def test_a_zip_beside_the_folder_is_unpacked(tmp_path, offline, monkeypatch, nam
     (tmp_path / name).write_bytes(content)
     monkeypatch.setitem(tiny.fetch_tiny_imagenet.__kwdefaults__, "md5", md5(content))
     check_splits(tmp_path / "tiny")
-    assert files_below(tmp_path / "tiny") == sorted([*READ, "train-pixels.npy", "val-pixels.npy"])
+    assert files_below(tmp_path / "tiny") == sorted([*READ, *CACHES])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "tiny"])
 
 
@@ -207,7 +269,7 @@ def test_root_may_be_the_zip(tmp_path, offline, monkeypatch):
     (tmp_path / "tiny-imagenet-200.zip").write_bytes(b"not this one")
     monkeypatch.setitem(tiny.fetch_tiny_imagenet.__kwdefaults__, "md5", md5(ZIP))
     check_splits(tmp_path / "mine.zip")
-    assert files_below(tmp_path / "mine") == sorted([*READ, "train-pixels.npy", "val-pixels.npy"])
+    assert files_below(tmp_path / "mine") == sorted([*READ, *CACHES])
     (tmp_path / "mine.zip").unlink()
     check_splits(tmp_path / "mine.zip"), "once unpacked it is not needed"
 
@@ -242,6 +304,9 @@ def test_the_training_command_fetches_first(tmp_path, server, monkeypatch, capsy
     for name, value in {"url": server.url, "md5": md5(ZIP)}.items():
         monkeypatch.setitem(tiny.fetch_tiny_imagenet.__kwdefaults__, name, value)
     root = tmp_path / "tiny"
+    net = zflib.load("zfnet56")
+    net.wnids = ["n01", "n02"]
+    monkeypatch.setattr(zflib.models, "load", lambda name: net)
     command = ["--data", str(root), "--measure", "zfnet56", "--device", "cpu"]
     with pytest.raises(SystemExit, match="there is no Tiny ImageNet"):
         zflib.train.main(command)

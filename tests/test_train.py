@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 import zflib
-from zflib import checkpoints, cluster, data, filters, loop, measure, recipes, train
+from zflib import checkpoints, cluster, command, data, filters, loop, measure, recipes, train
 from zflib.models import Conv, Geometry, ZFNet
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
@@ -115,12 +116,17 @@ def test_killed_ten_times_at_random_moments_it_ends_in_the_same_weights(tmp_path
 
 
 def test_a_checkpoint_of_another_recipe_or_network_is_refused(tmp_path):
-    train.train(network(), images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+    net = network()
+    train.train(net, images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+    trained = copy.deepcopy(net)
     with pytest.raises(ValueError, match=r"another recipe, it differs in lr, seed; choose a new folder"):
-        train.train(network(), images(), images(20, 1), replace(RECIPE, epochs=1, lr=1.0, seed=4), tmp_path)
+        train.train(net, images(), images(20, 1), replace(RECIPE, epochs=1, lr=1.0, seed=4), tmp_path)
+    assert same(net, trained)
     wider = ZFNet(7, geometry=replace(TINY, hidden=(9,)), batch_norm=True)
+    before = copy.deepcopy(wider)
     with pytest.raises(ValueError, match="another network; choose a new folder"):
         train.train(wider, images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+    assert same(wider, before)
 
 
 def test_snapshots_are_kept_at_the_chosen_epochs_and_the_last(tmp_path):
@@ -129,6 +135,124 @@ def test_snapshots_are_kept_at_the_chosen_epochs_and_the_last(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("epoch*")) == ["epoch001.pt", "epoch002.pt", "epoch004.pt"]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows == [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+
+
+def shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+DAMAGE = {
+    "cut": ("checkpoint.pt", shortened),
+    "empty": ("checkpoint.pt", lambda path: path.write_bytes(b"")),
+    "junk": ("checkpoint.pt", lambda path: path.write_bytes(b"no checkpoint")),
+    "list": ("checkpoint.pt", lambda path: torch.save([1, 2], path)),
+    "lacking": ("checkpoint.pt", lambda path: torch.save({"net": {}, "recipe": {}}, path)),
+    "log": ("log.jsonl", lambda path: path.write_bytes(b"no line")),
+    "log of bytes": ("log.jsonl", lambda path: path.write_bytes(b"\xff\xfe")),
+    "log of numbers": ("log.jsonl", lambda path: path.write_bytes(b"5\n")),
+    "log without epochs": ("log.jsonl", lambda path: path.write_bytes(b'{"loss": 1}\n')),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_named(tmp_path, damage):
+    net, (name, harm) = network(), DAMAGE[damage]
+    train.train(net, images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+    trained = copy.deepcopy(net)
+    harm(tmp_path / name)
+    with pytest.raises(ValueError, match=f"out: .*{name} is damaged; remove it or choose a new folder"):
+        train.train(net, images(), images(20, 1), replace(RECIPE, epochs=1), tmp_path)
+    assert same(net, trained)
+
+
+REFUSED = {
+    "net must be a zflib.ZFNet, got Sequential": {"net": nn.Sequential()},
+    "net must be a zflib.ZFNet, got NoneType": {"net": None},
+    "net must give scores, but it ends with its conv": {
+        "net": ZFNet(0, geometry=replace(TINY, hidden=None), batch_norm=True)
+    },
+    "recipe: it says batch_norm=True; make the network": {"net": ZFNet(7, geometry=TINY)},
+    "recipe: it says batch_norm=False; make": {"recipe": replace(RECIPE, batch_norm=False)},
+    "recipe must be a train.Recipe, .* got 'paper'": {"recipe": "paper"},
+    "recipe must be a train.Recipe, .* got {}": {"recipe": {}},
+    "images: 7 are fewer than one batch of 8": {"images": images(7)},
+    "images: a mean image needs 12x12 pixels, got 11x11": {
+        "images": train.Images(images().pixels[..., 1:, 1:], images().labels, 10),
+        "recipe": replace(RECIPE, per_pixel_mean=True),
+    },
+    r"images must be train.Images\(pixels, labels, crop\), got ndarray": {"images": images().pixels},
+    "validation must be train.Images": {"validation": None},
+    "validation is empty": {"validation": images(0)},
+    "out must be a folder's path, got None": {"out": None},
+    "out must be a folder's path, got the file .*test_train.py": {"out": __file__},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_trained_is_refused_before_anything_changes(tmp_path, message):
+    given = {"net": network(), "images": images(), "validation": images(20, 1), "recipe": RECIPE,
+             "out": tmp_path / "run"} | REFUSED[message]  # fmt: skip
+    before = copy.deepcopy(given["net"])
+    with pytest.raises((TypeError, ValueError), match=message):
+        train.train(*given.values())
+    assert not list(tmp_path.iterdir())
+    assert before is None or same(given["net"], before)
+
+
+LABELLED = {
+    "images: labels must be classes from 0 to 6, got 7": lambda pixels, labels: (pixels, labels + 1, 10),
+    "images: labels must be classes from 0 to 6, got -1": lambda pixels, labels: (pixels, labels - 1, 10),
+    "labels must be an int64 tensor .* got Tensor torch.float32": lambda pixels, labels: (pixels, labels.float(), 10),
+    "labels must be an int64 tensor .* got list": lambda pixels, labels: (pixels, labels.tolist(), 10),
+    "labels must be an int64 tensor .* got ndarray int64": lambda pixels, labels: (pixels, labels.numpy(), 10),
+    r"labels must be an int64 tensor \(39,\), .* \(40,\)": lambda pixels, labels: (pixels[:39], labels, 10),
+    "pixels must be a uint8 array .* got Tensor": lambda pixels, labels: (torch.from_numpy(pixels), labels, 10),
+    "pixels must be a uint8 array .* float64": lambda pixels, labels: (pixels / 255, labels, 10),
+    "pixels must be a uint8 array .* got list": lambda pixels, labels: ([], labels, 10),
+    "crop must be the network's 10, .* got crop 8 of 12x12": lambda pixels, labels: (pixels, labels, 8),
+    "crop must be the network's 10, .* got crop 10 of 9x9": lambda pixels, labels: (pixels[..., :9, :9], labels, 10),
+    "images is empty; give at least one": lambda pixels, labels: (pixels[:0], labels[:0], 10),
+}
+
+
+@pytest.mark.parametrize("message", LABELLED)
+def test_what_is_no_labelled_set_is_refused(tmp_path, message):
+    some = images(40)
+    wrong = train.Images(*LABELLED[message](some.pixels, some.labels))
+    for call in (
+        lambda: train.train(network(), wrong, images(20, 1), RECIPE, tmp_path / "run"),
+        lambda: train.accuracy(network(), wrong),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("field, value", [
+    ("epochs", 0), ("epochs", -1), ("epochs", 1.5), ("epochs", True), ("batch", -8), ("batch", 8.0), ("lr", 0),
+    ("lr", float("nan")), ("lr", float("inf")), ("lr", "fast"), ("momentum", 1), ("momentum", -1), ("nesterov", None),
+    ("weight_decay", -1e-4), ("schedule", "constant"), ("warmup", 1), ("warmup", -0.1), ("patience", 0), ("dropout", 2),
+    ("init_std", 0), ("linear_init", "xavier"), ("batch_norm", 1), ("renormalise", 0.0), ("ring_limit", 2),
+    ("ring_limit", 1), ("ring_limit", -1), ("per_pixel_mean", "yes"), ("scale", 0), ("mirror", 0.5), ("sizes", (0,)),
+    ("sizes", 56), ("seed", -1), ("seed", 2**70), ("seed", "a"),
+])  # fmt: skip
+def test_a_recipe_that_makes_no_sense_is_refused(field, value):
+    with pytest.raises(ValueError, match=rf"recipe: {field} must be .*, got "):
+        replace(RECIPE, **{field: value})
+
+
+def test_recipes_come_back_from_their_cards():
+    for recipe in train.RECIPES.values():
+        again = recipes.Recipe(**json.loads(json.dumps(asdict(recipe))))
+        assert replace(again, sizes=tuple(again.sizes)) == recipe
+
+
+def test_training_stops_at_the_first_nan(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"net gives a loss of (nan|inf) in epoch 1, step \d; train it again with a sm"
+    ):
+        train.train(network(), images(), images(20, 1), replace(RECIPE, lr=1e30), tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 def free_port() -> int:
@@ -375,3 +499,92 @@ def test_finish_measures_what_it_saved(tmp_path):
     measured = train.accuracy(loaded, images(20, 1))
     assert loaded.card["accuracy"]["centre crop"] == measured == card["accuracy"]["centre crop"]
     assert loaded.card["epochs"] == 2 and len(loaded.card["curve"]) == 2 and loaded.classes == net.classes
+
+
+def test_finish_takes_any_path_and_needs_an_epoch(tmp_path):
+    net = network()
+    net.classes, net.wnids = list("abcdefg"), list("ABCDEFG")
+    for content in (None, ""):
+        if content is not None:
+            (tmp_path / "log.jsonl").write_text(content)
+        with pytest.raises(ValueError, match=r"out: .* holds no finished epoch; call train with it first"):
+            train.finish(net, images(20, 1), RECIPE, str(tmp_path), card={})
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n')
+    assert train.finish(net, images(20, 1), RECIPE, str(tmp_path), card={})["epochs"] == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_accuracy_leaves_every_mode_as_it_was(fails, monkeypatch):
+    net = network().train()
+    net.bn1.eval()
+    modes = [module.training for module in net.modules()]
+    if fails:
+        monkeypatch.setattr(measure, "scores", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.accuracy(net, images())
+    else:
+        train.accuracy(net, images())
+    assert [module.training for module in net.modules()] == modes
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, True, None])
+def test_accuracy_refuses_a_batch_that_is_none(batch):
+    with pytest.raises(ValueError, match="batch must be a whole number of images, at least 1, got"):
+        train.accuracy(network(), images(), batch=batch)
+
+
+@pytest.mark.parametrize("ten_crop", [False, True])
+def test_a_network_that_gives_nan_has_no_accuracy(ten_crop):
+    net = network()
+    net.fc4.weight.data[2, 3] = torch.nan
+    with pytest.raises(ValueError, match="net gives NaN for 40 of 40 images; train it again with a smaller lr"):
+        train.accuracy(net, images(), ten_crop=ten_crop)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "--epochs must be at least 1, got 0": ["--out", "run", "--epochs", "0"],
+    "--epochs must be at least 1, got -2": ["--out", "run", "--epochs", "-2"],
+    "--threads must be at least 1, got -1": ["--out", "run", "--threads", "-1"],
+    "--out is needed": [],
+    "--download fetches Tiny ImageNet, scenes need no": ["--out", "run", "--download"],
+    "--device gpu cannot be used here": ["--out", "run", "--device", "gpu"],
+    "--device meta cannot be used here": ["--out", "run", "--device", "meta"],
+    "--device cuda:99 cannot be used here": ["--out", "run", "--device", "cuda:99"],
+    "seed must be a whole number from 0 to": ["--out", "run", "--seed", str(2**70)],
+    "zfnet56-epoch001 was not trained on the classes of scenes": ["--measure", "zfnet56-epoch001"],
+    "zfnet56 was not trained on the classes of scenes": ["--measure", "zfnet56"],
+    "out must be a folder's path, got the file": ["--out", __file__, "--network", "scenes56", "--recipe", "scenes"],
+    "or python -m zflib.train --download to fetch 248 MB": ["--out", "run", "--data", "nowhere"],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_the_command_ends_with_one_sentence(message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = train.scenes.scenes(12)
+    monkeypatch.setattr(train.scenes, "scenes", lambda count, **_: few)
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--data", "scenes", *WRONG[message]])
+    said = str(caught.value) if caught.value.code != 2 else capsys.readouterr().err.splitlines()[-1]
+    assert message in said and "\n" not in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("room, arguments, message", [
+    ("evolution", ["nothing"], "name 'nothing' has no snapshots here"),
+    ("evolution", ["zfnet56"], "there is no Tiny ImageNet in"),
+    ("gallery", ["nothing"], "name 'nothing' is not a network"),
+    ("gallery", ["zfnet56"], "there is no Tiny ImageNet in"),
+    ("dogs", ["--net", "nothing"], "name 'nothing' is not a network"),
+    ("dogs", [], "there is no .*; give the folder that holds val/images"),
+])  # fmt: skip
+def test_other_commands_end_with_one_sentence(room, arguments, message, tmp_path):
+    main = __import__(f"zflib.{room}", fromlist=["main"]).main
+    with pytest.raises(SystemExit, match=rf"^zflib.{room}: .*{message}"):
+        main([*arguments, "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+
+
+def test_a_system_error_names_its_file(tmp_path):
+    with pytest.raises(SystemExit, match=r"^x: .*nowhere: No such file or directory$"), command.one_sentence("x"):
+        (tmp_path / "nowhere").read_text()

@@ -142,10 +142,16 @@ def test_bad_moves(images, move, message):
         moved(images, move)
 
 
-@pytest.mark.parametrize("fill", ["grey", "constant", float("nan"), None, True, torch.zeros(3)])
+@pytest.mark.parametrize("fill", ["grey", "constant", float("nan"), None, True, 1e39, torch.zeros(3)])
 def test_bad_fills(images, fill):
     with pytest.raises(ValueError, match="fill must be a number"):
         moved(images, Move(1), fill=fill)
+
+
+def test_a_fill_must_fit_into_the_images_own_type(images):
+    assert float(moved(images, Move(1), fill=1e5).max()) == 1e5
+    with pytest.raises(ValueError, match="fill must be a number"):
+        moved(images.half(), Move(1), fill=1e5)
 
 
 def test_other_bad_input(images):

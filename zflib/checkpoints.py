@@ -28,19 +28,37 @@ def save(path: Path, parts: dict, recipe: Recipe, progress: Progress) -> None:
     save_atomically(state, path)
 
 
-def resume(path: Path, parts: dict, recipe: Recipe) -> Progress:
-    """Restore what `save` wrote. A checkpoint of another recipe or network is a ValueError."""
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    changed = ", ".join(key for key, value in _plain(recipe).items() if state["recipe"].get(key) != value)
+def read(path: Path, recipe: Recipe, net: nn.Module) -> dict | None:
+    """What `save` wrote, None if nothing is there. A damaged file, another recipe or network is a ValueError."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        changed = ", ".join(key for key, value in _plain(recipe).items() if state["recipe"].get(key) != value)
+        fits = _shapes(state["net"]) == _shapes(net.state_dict())
+        progress, _ = Progress(**state["progress"]), [state[key] for key in ("optimiser", "scaler", "rng")]
+    except Exception as error:  # damaged bytes raise half a dozen kinds of errors
+        raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
     if changed:
         raise ValueError(f"out: {path} belongs to another recipe, it differs in {changed}; choose a new folder")
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"out: {path} belongs to another network; choose a new folder") from error
+    if not fits:
+        raise ValueError(f"out: {path} belongs to another network; choose a new folder")
+    return state | {"progress": progress}
+
+
+def resume(path: Path, parts: dict, recipe: Recipe) -> Progress | None:
+    """Restore what `save` wrote, as `read` checks it; None if nothing is there."""
+    state = read(path, recipe, parts["net"])
+    if state is None:
+        return None
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     _set_generators(state["rng"], _device(parts))
-    return Progress(**state["progress"])
+    return state["progress"]
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in tensors.items() if key != "mean"}  # whose shape the recipe decides
 
 
 def _plain(recipe: Recipe) -> dict:

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 import torch
 from torch import nn
 
-from .checks import check_images, check_layer
+from .checks import check_images, check_layer, check_seed
 from .features import watched
 from .hamming import distances, expected, of_pairs, variances
 from .masks import check_boxes, masked
@@ -79,17 +79,17 @@ class Correspondence:
     def strongest(self, share: float) -> Correspondence:
         """The same with only this share of every image's units changed, those that change most; the others count as 0.
 
-        So scores of different masks, layers and networks can be compared at one density.
+        So scores of different masks, layers and networks can be compared at one density. Of equals, the first.
         """
         if not isinstance(share, Real) or not 0 < share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
-        size = self.changes.abs()
-        last = size.topk(max(1, round(share * size.shape[1])), dim=1).values[:, -1:]
-        return Correspondence(self.changes * (size >= last), self.layer)
+        order = self.changes.abs().argsort(dim=1, descending=True, stable=True)
+        others = order[:, max(1, round(share * order.shape[1])) :]
+        return Correspondence(self.changes.scatter(1, others, 0), self.layer)
 
     def shuffled(self, rounds: int = 200, *, seed: int = 0) -> torch.Tensor:
         """(rounds,) scores with each image's units shuffled, which leaves the numbers of + and - as they are."""
-        generator, signs = torch.Generator().manual_seed(seed), self.signs
+        generator, signs = torch.Generator().manual_seed(check_seed(seed)), self.signs
         units, found = signs.shape[1], []
         for _ in range(_rounds(rounds)):
             mixed = [image[torch.randperm(units, generator=generator)] for image in signs]
@@ -158,7 +158,7 @@ def compare(first: Correspondence, second: Correspondence, *, rounds: int = 1000
     ratio = one / _means(nulls, rows, rows) - two / _means(nulls, other, other)
     matched, crossed = (one + two) / 2, _means(scores, rows, other)
     values = one - two, ratio, crossed - matched
-    p, ratio_p = (_share(v[1:] <= v[0] + 1e-12) for v in values[:2])
+    p, ratio_p = (_share(~(v[1:] > v[0] + 1e-12)) for v in values[:2])  # no ratio, NaN, is no evidence: it counts
     same_p = _share(values[2][1:] >= values[2][0] - 1e-12)
     return Comparison(float(values[0][0]), p, float(ratio[0]), ratio_p, float(matched[0]), float(crossed[0]), same_p)
 
@@ -174,7 +174,7 @@ def _swaps(count: int, rounds: int, seed: int) -> torch.Tensor:
     """(S,N) bool, in which images the masks are swapped: nowhere in the first row; then all others, or `rounds`."""
     if 2**count <= rounds + 1:
         return (torch.arange(2**count)[:, None] >> torch.arange(count)).bitwise_and(1).bool()
-    drawn = torch.rand(rounds, count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    drawn = torch.rand(rounds, count, generator=torch.Generator().manual_seed(check_seed(seed))) < 0.5
     return torch.cat([torch.zeros(1, count, dtype=torch.bool), drawn])
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from . import files, models
+from .command import one_sentence
 from .correspondence import Correspondence, compare, correspondence
 from .masks import boxes_around, random_boxes
 
@@ -41,10 +42,16 @@ class Dogs:
         return len(self.images)
 
 
+def _read(path: str | Path, *, fix: str) -> dict:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; {fix}")
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
 def annotations(path: str | Path = files.SHIPPED / "dogs.json") -> Dogs:
     """The shipped annotations: file names and places, no images; a file that is something else raises ValueError."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = _read(path, fix="zflib ships dogs.json")
         rows = content["dogs"]
         parts = {part: torch.tensor([row[part] for row in rows]).view(len(rows), 2) for part in PARTS}
         names = (tuple(row[key] for row in rows) for key in ("image", "wnid", "sha256"))
@@ -162,7 +169,7 @@ def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] =
 def load(net: models.ZFNet | None = None, path: str | Path = files.SHIPPED / "dogs-correspondence.json") -> dict:
     """The shipped numbers as `measure` gives them; warns if `net` is not the network they were computed with."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = _read(path, fix="python -m zflib.dogs makes one")
         made_with, _ = found["sha256"], found["layers"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{Path(path).name} holds no numbers of dogs; python -m zflib.dogs makes them") from error
@@ -181,8 +188,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the .json to write")
     parser.add_argument("--net", default="zfnet56", help="a shipped network (%(default)s)")
     options = parser.parse_args(arguments)
-    found = rounded(measure(models.load(options.net), options.data, report=print))
-    files.write_atomically(options.out, (json.dumps(found, indent=1) + "\n").encode())
+    with one_sentence("zflib.dogs"):
+        found = rounded(measure(models.load(options.net), options.data, report=print))
+        files.write_atomically(options.out, (json.dumps(found, indent=1) + "\n").encode())
 
 
 def rounded(value):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from . import data, files, models
 from .checks import check_layer
+from .command import one_sentence
 from .deconv import Deconvnet
 from .peaks import find_peaks
 from .sources import open_source
@@ -59,9 +61,9 @@ def evolve(nets: dict[int, nn.Module], images, *, layers: dict[str, list[int]]) 
 
     One pass over the images for each snapshot. Figure 4 uses the training images.
     """
-    if not nets:
-        raise ValueError("nets is empty; give at least one network by its epoch, such as models.snapshots('zfnet56')")
-    source = open_source(next(iter(nets.values())), images)
+    source = open_source(_last(nets), images)
+    if not isinstance(layers, Mapping):
+        raise TypeError(f"layers must be a dict layer -> channels, such as {{'conv1': [0, 3]}}, got {layers!r}")
     if source.kind == "iterator":
         raise TypeError("images: an iterator gives each image once; a list, an array or a data set is needed here")
     found = [_snapshot(net, images, layers) for _, net in sorted(nets.items())]
@@ -70,6 +72,14 @@ def evolve(nets: dict[int, nn.Module], images, *, layers: dict[str, list[int]]) 
         parts = (torch.stack(part) for part in zip(*(snapshot[layer] for snapshot in found)))
         evolutions[layer] = Evolution(epochs, torch.tensor(channels), *parts)
     return evolutions
+
+
+def _last(nets: dict[int, nn.Module]) -> nn.Module:
+    """The network of the last epoch."""
+    if not isinstance(nets, Mapping) or not nets:
+        got = "is empty" if isinstance(nets, Mapping) else f"is a {type(nets).__name__}"
+        raise ValueError(f"nets {got}; give networks by their epoch, such as models.snapshots('zfnet56')")
+    return nets[max(nets)]
 
 
 def _snapshot(net: nn.Module, images, layers: dict[str, list[int]]) -> dict[str, tuple]:
@@ -94,7 +104,7 @@ def held(nets: dict[int, nn.Module], images: torch.Tensor, layer: str, channels:
     Always from the place that is strongest at the last snapshot: what Figure 4 would show if no image took over.
     """
     chosen = torch.tensor(channels)
-    maps = Deconvnet(nets[max(nets)]).activations(images, layer)
+    maps = Deconvnet(_last(nets)).activations(images, layer)
     maps = maps[range(len(chosen)), channels]  # (C,h,w)
     places = maps.flatten(1).argmax(dim=1).cpu()
     positions = torch.stack([places // maps.shape[-1], places % maps.shape[-1]], dim=1)
@@ -109,7 +119,7 @@ def cosines(filters: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
 
 def filter_agreement(nets: dict[int, nn.Module], layer: str) -> dict[int, float]:
     """epoch -> mean cosine between a layer's filters and the same filters at the last snapshot; 1 = as they end."""
-    last = nets[max(nets)]
+    last = _last(nets)
     check_layer(last, layer)
     final = last.get_submodule(layer).weight.detach()
     return {epoch: float(cosines(net.get_submodule(layer).weight.detach(), final).mean())
@@ -121,6 +131,7 @@ def response_agreement(nets: dict[int, nn.Module], images: torch.Tensor, layer: 
 
     `images` are (N,3,H,W) in the networks' units. A channel that answers everywhere alike counts as 0.
     """
+    _last(nets)
     responses = {}
     for epoch, net in sorted(nets.items()):
         maps = Deconvnet(net).activations(images, layer).transpose(0, 1).flatten(1)  # (C, N*h*w)
@@ -160,8 +171,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=1, help="take every n-th training image")
     parser.add_argument("--channels", type=int, default=6, help="how many channels of each layer, drawn at random")
     options = parser.parse_args(arguments)
+    with one_sentence("zflib.evolution"):
+        _evolve(options)
+
+
+def _evolve(options: argparse.Namespace) -> None:
+    """What the command does."""
     nets, generator = models.snapshots(options.name), torch.Generator().manual_seed(0)
-    layers, last = {}, nets[max(nets)]
+    layers, last = {}, _last(nets)
     for layer in (name for name in last.layer_names if name.startswith("conv")):
         drawn = torch.randperm(last.get_submodule(layer).out_channels, generator=generator)
         layers[layer] = drawn[: options.channels].sort().values.tolist()

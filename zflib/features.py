@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .checks import check_layer, layer_path
+from .checks import check_apart, check_layer, check_net, layer_path
 from .tape import plain, unchanged
 
 PIXELS = 2**20  # of all images in one forward pass together, at most 64 images
@@ -17,14 +17,13 @@ PIXELS = 2**20  # of all images in one forward pass together, at most 64 images
 
 def check_layers(net: nn.Module, layers) -> list[str]:
     """The layers' names, each once; ValueError for a name that the network does not have, or for none at all."""
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
+    check_net(net)
     layers = [layers] if isinstance(layers, str) else layers
-    if not isinstance(layers, Iterable) or not (layers := list(dict.fromkeys(layers))):
+    if not isinstance(layers, Iterable) or not (layers := list(layers)):
         raise ValueError(f"layers must be at least one layer's name, got {layers!r}")
     for layer in layers:
         check_layer(net, layer)
-    return layers
+    return list(dict.fromkeys(layers))
 
 
 def chunks(images: Sequence, *, what: str) -> Iterator:
@@ -65,6 +64,7 @@ def watched(net: nn.Module, layers: Iterable[str], device: torch.device) -> Iter
         return dict(found), scores
 
     layers = list(layers)
+    check_apart(net)
     with ExitStack() as handles, unchanged(net), plain(device):
         for layer in layers:
             hook = net.get_submodule(layer_path(net, layer)).register_forward_hook(watcher(layer))
@@ -76,10 +76,10 @@ def _forward(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     try:
         return net(images.clone())  # a network that works in place does so on our copy
     except RuntimeError as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"images of shape {tuple(images.shape)} do not fit this network ({reason}); "
-            "crop or resize them to the size it takes"
+            f"net fails on images of shape {tuple(images.shape)}: {reason}; "
+            "if they do not fit this network, crop or resize them to the size it takes"
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .checks import check_images, check_layer, check_positions, layer_path
+from .checks import check_images, check_integer, check_integers, check_layer, check_positions, layer_path, shape_or_type
 from .steps import Step
 from .tape import Tape, Unsupported, record
 
@@ -22,13 +22,16 @@ def receptive_field(net: nn.Module, layer: str, position, *, size: int | None = 
     tape, side = _blank_tape(net, layer, size)
     if tape.activations.dim() != 4:
         return 0, 0, side, side  # a fully connected unit sees the whole image
-    row, column = check_positions(position, tape.activations, layer)[0].tolist()
+    row, column = check_positions(position, tape.activations, layer, name="position")[0].tolist()
     return trace(tape, row, column)
 
 
 def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, size: int | None = None) -> torch.Tensor:
     """(…,4) boxes of (…,2) positions, as `receptive_field` gives them one by one, from one look at the network."""
     tape, side = _blank_tape(net, layer, size)
+    positions = check_integers("positions", positions, "(…,2), rows and columns")
+    if positions.shape[-1:] != (2,):
+        raise ValueError(f"positions must be (…,2), rows and columns, got shape {tuple(positions.shape)}")
     shape, flat = (*positions.shape[:-1], 4), positions.reshape(-1, 2)
     if tape.activations.dim() != 4:
         return torch.tensor([0, 0, side, side]).expand(shape).clone()
@@ -44,8 +47,10 @@ def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
 
     What lies outside the image is `fill`; 0 is the mean, grey, in a network's units. The small pictures of Figure 2.
     """
-    boxes = torch.as_tensor(boxes)
-    if images.dim() != 4 or boxes.shape != (len(images), 4):
+    if not isinstance(images, torch.Tensor) or images.dim() != 4 or not len(images):
+        raise ValueError(f"images must be a tensor (N,C,H,W) of at least one image, got {shape_or_type(images)}")
+    boxes = check_integers("boxes", boxes, "(N,4), one for each of the images")
+    if boxes.shape != (len(images), 4):
         given = f"{tuple(images.shape)} and {tuple(boxes.shape)}"
         raise ValueError(f"boxes must be (N,4), one for each of the images (N,C,H,W), got {given}")
     sizes = sorted(set(map(tuple, (boxes[:, 2:] - boxes[:, :2]).tolist())))
@@ -62,7 +67,8 @@ def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
 def _blank_tape(net: nn.Module, layer: str, size: int | None) -> tuple[Tape, int]:
     """The network's steps up to `layer`, over an image of nothing, and that image's side."""
     check_layer(net, layer)
-    side = size or getattr(getattr(net, "geometry", None), "crop", 224)
+    side = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
+    side = check_integer("size", side, "the side of the input in pixels, at least 1", low=1)
     tape = record(net, _blank(net, side), layer_path(net, layer))
     if tape.activations.dim() == 4:
         tape.check()

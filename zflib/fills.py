@@ -7,6 +7,8 @@ from numbers import Real
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
+from .checks import is_number
+
 FILLS = ("grey", "mean", "blur", "noise", "border")
 
 
@@ -25,10 +27,9 @@ def blocks(image: torch.Tensor, corners: torch.Tensor, size: tuple[int, int], fi
 
 
 def check_fill(image: torch.Tensor, fill) -> None:
-    """ValueError unless `fill` is a number, one of FILLS, or an image of the same shape."""
-    number = isinstance(fill, Real) and not isinstance(fill, bool) and abs(fill) < float("inf")
+    """ValueError unless `fill` is a number that the image can hold, one of FILLS, or an image of the same shape."""
     picture = isinstance(fill, torch.Tensor) and fill.shape == image.shape and bool(fill.isfinite().all())
-    if not (number or picture or (isinstance(fill, str) and fill in FILLS)):
+    if not (is_number(fill, image.dtype) or picture or (isinstance(fill, str) and fill in FILLS)):
         got = f"a tensor {tuple(fill.shape)}" if isinstance(fill, torch.Tensor) else repr(fill)
         raise ValueError(f"fill must be a number, {', '.join(FILLS)}, or an image {tuple(image.shape)}, got {got}")
 

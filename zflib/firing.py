@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import nn
 
-from .checks import check_choice, check_images
+from .checks import check_choice, check_images, shape_or_type
 from .features import check_layers, chunks, watched
 from .invariance import check_moves
 from .transforms import Move, check_fill, moved
@@ -39,7 +39,7 @@ class Firing:
         return self.local.mean(dim=0) / self.overall
 
     def best(self, share: float = 0.2) -> float:
-        """The layer's score: the mean over the best `share` of the units that are not silent."""
+        """The layer's score: the mean over the best `share` of the units that are not silent; NaN if all are."""
         if not isinstance(share, Real) or not 0 < share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, got {share!r}; the paper takes 0.2")
         scores = self.score[~self.silent].sort(descending=True).values
@@ -48,6 +48,7 @@ class Firing:
 
 def thresholds(values: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
     """(U,) from (N,U) values on N images: above it lies the given share of a unit's values, fewer where values tie."""
+    _check_values(values, rate)
     count = math.floor(rate * len(values) + 1e-9)  # images on which a unit may fire
     return values.topk(count + 1, dim=0).values[-1]
 
@@ -58,6 +59,7 @@ def silent(values: torch.Tensor, threshold: torch.Tensor, rate: float = 0.01) ->
     That is what a ReLU does to a unit which gives 0 on more than 99 % of the images. A unit that never fires, because
     too many images share its largest value, is silent too.
     """
+    _check_values(values, rate)
     fires = (values > threshold).sum(dim=0)
     fewer = fires < math.floor(rate * len(values) + 1e-9)
     return (fewer & (threshold <= values.amin(dim=0))) | (fires == 0)
@@ -65,6 +67,8 @@ def silent(values: torch.Tensor, threshold: torch.Tensor, rate: float = 0.01) ->
 
 def score(values: torch.Tensor, after: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     """(U,) local over global firing rate, from (N,U) values, (A,N,U) values after each move, (U,) thresholds."""
+    if after.dim() != 3 or after.shape[1:] != values.shape:
+        raise ValueError(f"after must be (A,{len(values)},{values.shape[1]}), values by move, got {tuple(after.shape)}")
     fires = values > threshold  # (N,U)
     still = (after > threshold) & fires  # of those that fired unmoved
     local = still.sum(dim=1) / fires.sum(dim=0)  # (A,U)
@@ -81,10 +85,12 @@ def unit_invariance(net: nn.Module, images: torch.Tensor, *, transform: str, amo
     deep networks" (2009), with ReLUs. Too few images for the rate: ValueError.
     """
     layers, images = check_layers(net, layers), check_images(images, net)
-    moves = check_moves(transform, amounts)
+    amounts, moves = check_moves(transform, amounts)
     check_choice("where", where, PLACES)
     check_fill(fill)
-    _check_rate(rate, len(images))
+    _check_rate(rate)
+    if math.floor(rate * (count := len(images)) + 1e-9) < 1:
+        raise ValueError(f"images: {count} are too few for a rate of {rate:g}; give at least {math.ceil(1 / rate)}")
     with watched(net, layers, images.device) as look:
         values = _all_values(look, images, layers, where)
         limits = {layer: thresholds(v, rate) for layer, v in values.items()}
@@ -95,9 +101,7 @@ def unit_invariance(net: nn.Module, images: torch.Tensor, *, transform: str, amo
             some = {layer: f[numbers] for layer, f in fires.items()}
             for row, move in enumerate(moves):
                 _count(tally, row, some, limits, _after(look, images[numbers], (move, fill, where), some))
-    return {
-        layer: _firing(tuple(map(float, amounts)), values[layer], limits[layer], tally[layer], rate) for layer in layers
-    }
+    return {layer: _firing(amounts, values[layer], limits[layer], tally[layer], rate) for layer in layers}
 
 
 class _Some:
@@ -113,7 +117,7 @@ class _Some:
         return self.images[index]
 
     def split(self, size: int) -> tuple[torch.Tensor, ...]:
-        return self.numbers.split(size)
+        return self.numbers.split(size) if len(self) else ()  # all units may be silent
 
 
 def _all_values(look, images: torch.Tensor, layers: list[str], where: str) -> dict[str, torch.Tensor]:
@@ -153,8 +157,12 @@ def _firing(amounts, values: torch.Tensor, limit: torch.Tensor, tally: torch.Ten
                   local.cpu())  # fmt: skip
 
 
-def _check_rate(rate, count: int) -> None:
+def _check_values(values, rate) -> None:
+    if not isinstance(values, torch.Tensor) or values.dim() != 2 or not len(values):
+        raise ValueError(f"values must be a tensor (N,U), of N images and U units, got {shape_or_type(values)}")
+    _check_rate(rate)
+
+
+def _check_rate(rate) -> None:
     if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 < rate < 1:
         raise ValueError(f"rate must be a share of the images between 0 and 1, got {rate!r}; the paper takes 0.01")
-    if math.floor(rate * count + 1e-9) < 1:
-        raise ValueError(f"images: {count} are too few for a rate of {rate:g}; give at least {math.ceil(1 / rate)}")

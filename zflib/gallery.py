@@ -17,9 +17,12 @@ import torch
 from torch import nn
 
 from . import data, files, models
+from .checks import check_choice, check_integer, check_integers
+from .command import one_sentence
 from .deconv import Deconvnet
 from .fields import patches, receptive_fields
 from .likeness import agreement, chance_purity, purity
+from .measure import check_classes
 from .peaks import find_peaks
 from .sources import Indexed, open_source
 from .tally import Peaks
@@ -75,8 +78,8 @@ def alive(peaks: Peaks) -> torch.Tensor:
 def draw(peaks: Peaks, number: int, *, seed: int = 0) -> torch.Tensor:
     """(number,) channels drawn at random among those alive, in order: the paper's random subset, not a choice."""
     living = alive(peaks)
-    if not 1 <= number <= len(living):
-        raise ValueError(f"number must be from 1 to {len(living)}, the channels that are not dead, got {number}")
+    number = check_integer("number", number, f"from 1 to {len(living)}, the channels that are not dead", low=1,
+                           high=len(living))  # fmt: skip
     order = torch.randperm(len(living), generator=torch.Generator().manual_seed(seed))
     return living[order[:number]].sort().values
 
@@ -113,17 +116,16 @@ def mine(
     `chosen`: how many channels of each layer to draw at random and project, or a dict layer -> channels. `names`: the
     file names of all images, of which those of winners are kept. `classes`: names, by default the network's.
     """
+    classes = list(getattr(net, "classes", []) if classes is None else classes)
+    labels = _labels(labels, len(classes))
     found = find_peaks(net, images, layers=layers, k=k)
     if len(labels) != found.count:
         raise ValueError(f"labels must be one for each of the {found.count} images, got {len(labels)}")
     if found.count < k:
         raise ValueError(f"images must be at least k = {k}, got {found.count}")
-    labels = torch.as_tensor(labels)
-    wanted = chosen if isinstance(chosen, Mapping) else {name: draw(found[name], chosen) for name in found}
-    wanted = {layer: torch.as_tensor(channels) for layer, channels in wanted.items()}
+    wanted = _chosen(found, chosen)
     drawn = {layer: _project(net, images, found[layer], layer, channels) for layer, channels in wanted.items()}
     winners = sorted({number for peaks in found.values() for number in peaks.images.flatten().tolist()})
-    classes = list(getattr(net, "classes", []) if classes is None else classes)
     return Gallery(
         peaks={layer: found[layer].cpu() for layer in found},
         labels={layer: labels[found[layer].images.cpu()] for layer in found},
@@ -135,6 +137,27 @@ def mine(
         names={} if names is None else {number: str(names[number]) for number in winners},
         network=getattr(net, "card", {}).get("sha256", ""),
     )
+
+
+def _labels(labels, classes: int) -> torch.Tensor:
+    """(N,) int64; `classes`: how many there are, 0 for any number."""
+    known = check_integers("labels", labels, "one class for each image")
+    if known.dim() != 1 or bool(((known < 0) | (known >= (classes or torch.inf))).any()):
+        most = f"from 0 to {classes - 1}" if classes else "from 0 on"
+        raise ValueError(f"labels must be classes {most}, one for each image, got {labels!r}")
+    return known
+
+
+def _chosen(found: Mapping[str, Peaks], chosen) -> dict[str, torch.Tensor]:
+    """layer -> (D,) the channels to project."""
+    if not isinstance(chosen, Mapping):
+        return {layer: draw(found[layer], chosen) for layer in found}
+    for layer, channels in chosen.items():
+        check_choice("chosen: the layer", layer, found)
+        last = len(found[layer].values) - 1
+        if not set(check_integers("chosen", channels, "channels").tolist()) <= set(range(last + 1)):
+            raise ValueError(f"chosen: layer {layer!r} has channels 0 to {last}, got {channels}")
+    return {layer: torch.as_tensor(channels) for layer, channels in chosen.items()}
 
 
 def _project(net: nn.Module, images, peaks: Peaks, layer: str, channels: torch.Tensor) -> tuple:
@@ -187,6 +210,8 @@ def load(name: str) -> Gallery:
 
 def load_file(path: str | Path) -> Gallery:
     """What `save` wrote; only numbers are read, never code. A damaged or another file is a ValueError."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; gallery.save writes one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {key: arrays[key] for key in arrays}
@@ -202,8 +227,6 @@ def load_file(path: str | Path) -> Gallery:
         names = {int(number): name for number, name in about["names"]}
         return Gallery(peaks, **fields, counts=parts["counts"], classes=about["classes"], names=names,
                        network=about["network"])  # fmt: skip
-    except FileNotFoundError:
-        raise
     except Exception as error:  # a damaged archive raises half a dozen kinds of errors
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(f"{path} is not a gallery, or damaged ({reason}); gallery.save writes one") from error
@@ -217,10 +240,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--channels", type=int, default=12, help="how many channels of each layer to draw and project")
     parser.add_argument("--first", type=int, help="only the first so many validation images")
     options = parser.parse_args(arguments)
+    with one_sentence("zflib.gallery"):
+        _mine(options)
+
+
+def _mine(options: argparse.Namespace) -> None:
+    """What the command does."""
     net = models.load(options.name).to(models.device())
     pixels, labels, wnids = data.tiny_imagenet(options.data, "val")
-    if net.wnids != wnids:
-        raise SystemExit(f"{options.name} was not trained on the classes of {options.data}")
+    check_classes(net, wnids, name=options.name, source=options.data)
     root = Path(options.data.removesuffix(".zip")).expanduser()
     rows = (root / "val" / "val_annotations.txt").read_text().splitlines()
     names = [row.split("\t")[0] for row in rows]

@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import nn
 
-from .checks import check_images
+from .checks import check_images, check_scores
 from .features import check_layers, chunks, watched
 from .transforms import Move, check_fill, moved, named_move
 
@@ -51,18 +51,18 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
     (N,) classes, or one for all. A move by nothing has distance 0, exactly. Bad input: ValueError or TypeError.
     """
     layers, images = check_layers(net, layers), check_images(images, net)
-    moves, labels = check_moves(transform, amounts), _check_labels(labels, len(images))
+    (amounts, moves), labels = check_moves(transform, amounts), _check_labels(labels, len(images))
     check_fill(fill)
     found = _Distances(layers, len(images), _means(net, images, layers))
     with watched(net, layers, images.device) as look:
         for part in chunks(images, what=f"invariance, {transform}"):
             before, scores = look(part)
-            _check_scores(scores, labels)
+            _check_classes(labels, check_scores(scores).shape[1])
             found.start(before, scores)
             for move in moves:  # the same images in the same places of the batch: its composition changes the last bits
                 after, scores = (before, found.scores) if move.identity else look(moved(part, move, fill=fill))
-                found.add(after, scores)
-    return found.result(transform, tuple(map(float, amounts)), labels)
+                found.add(after, check_scores(scores))
+    return found.result(transform, amounts, labels)
 
 
 class _Distances:
@@ -79,7 +79,7 @@ class _Distances:
         self.chances.append([])
         for layer, values in before.items():
             self.norms[layer].append(_length(values))
-            self.spreads[layer].append(_length(values.double() - self.means[layer]))
+            self.spreads[layer].append(_length(values.cpu().double() - self.means[layer]))  # MPS has no doubles
 
     def add(self, after: dict[str, torch.Tensor], scores: torch.Tensor) -> None:
         for layer, values in after.items():
@@ -111,22 +111,23 @@ def _length(values: torch.Tensor) -> torch.Tensor:
 
 
 def _means(net: nn.Module, images: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
-    """{layer: its mean values over all images}, in double precision."""
+    """{layer: its mean values over all images}, in double precision, on the CPU."""
     totals: dict[str, torch.Tensor] = {}
     with watched(net, layers, images.device) as look:
         for part in chunks(images, what="invariance"):
             for layer, values in look(part)[0].items():
-                totals[layer] = totals.get(layer, 0) + values.double().sum(dim=0)
+                totals[layer] = totals.get(layer, 0) + values.cpu().double().sum(dim=0)
     return {layer: total / len(images) for layer, total in totals.items()}
 
 
-def check_moves(transform: str, amounts) -> list[Move]:
-    """A move for each amount; ValueError for none, or for amounts that are no numbers."""
-    if isinstance(amounts, torch.Tensor):
+def check_moves(transform: str, amounts) -> tuple[tuple[float, ...], list[Move]]:
+    """The amounts, and a move for each; ValueError for none, or for amounts that are no numbers."""
+    if hasattr(amounts, "tolist"):  # a tensor or an array, perhaps of a single number
         amounts = amounts.tolist()
     if isinstance(amounts, str) or not hasattr(amounts, "__iter__") or not (amounts := list(amounts)):
         raise ValueError(f"amounts must be at least one number, such as (0, 2, 4), got {amounts!r}")
-    return [named_move(transform, amount) for amount in amounts]
+    moves = [named_move(transform, amount) for amount in amounts]
+    return tuple(map(float, amounts)), moves
 
 
 def _check_labels(labels, count: int) -> torch.Tensor:
@@ -143,10 +144,7 @@ def _check_labels(labels, count: int) -> torch.Tensor:
     return wanted.long()
 
 
-def _check_scores(scores, labels: torch.Tensor) -> None:
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise ValueError(f"net must give scores (N,classes), got {got}; invariance needs a classifier")
-    wrong = labels[(labels < 0) | (labels >= scores.shape[1])].tolist()
+def _check_classes(labels: torch.Tensor, count: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= count)].tolist()
     if wrong:
-        raise ValueError(f"labels must be classes from 0 to {scores.shape[1] - 1}, got {wrong[0]}")
+        raise ValueError(f"labels must be classes from 0 to {count - 1}, got {wrong[0]}")

@@ -34,12 +34,16 @@ def agreement(pictures: torch.Tensor) -> torch.Tensor:
     """
     if pictures.dim() < 4 or pictures.shape[-4] < 2:
         raise ValueError(f"pictures must be (…,k,C,h,w), k at least 2, got {tuple(pictures.shape)}")
-    flat, k = pictures.flatten(-3).double(), pictures.shape[-4]
+    flat, k = pictures.flatten(-3).cpu().double(), pictures.shape[-4]  # MPS has no doubles
     flat = flat - flat.mean(dim=-1, keepdim=True)
     size = flat.norm(dim=-1, keepdim=True)
     flat = torch.where(size > 1e-9, flat / size.clamp(min=1e-9), 0)
     cosines = flat @ flat.mT  # (…,k,k)
-    return ((cosines.sum(dim=(-2, -1)) - cosines.diagonal(dim1=-2, dim2=-1).sum(dim=-1)) / (k * (k - 1))).float()
+    return (
+        ((cosines.sum(dim=(-2, -1)) - cosines.diagonal(dim1=-2, dim2=-1).sum(dim=-1)) / (k * (k - 1)))
+        .float()
+        .to(pictures.device)
+    )
 
 
 def contours(pictures: torch.Tensor, *, cell: int = 4) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,9 +65,7 @@ class Run:
         self.half = torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.parts = {"net": self.net, "optimiser": self.optimiser, "scaler": self.scaler}
-        self.progress = Progress(lr=recipe.lr)
-        if self.checkpoint.exists():
-            self.progress = checkpoints.resume(self.checkpoint, self.parts, recipe)
+        self.progress = checkpoints.resume(self.checkpoint, self.parts, recipe) or Progress(lr=recipe.lr)
 
     @property
     def checkpoint(self) -> Path:
@@ -119,6 +118,9 @@ class Run:
                    disable=True if cluster.rank() else None, leave=False)  # fmt: skip
         for inputs, labels in bar:
             loss = self.step(inputs, labels)
+            if not math.isfinite(loss):
+                where = f"a loss of {loss} in epoch {progress.epoch + 1}, step {progress.step + 1}"
+                raise ValueError(f"net gives {where}; train it again with a smaller lr, in a new folder")
             progress.step += 1
             progress.loss = 0.98 * progress.loss + 0.02 * loss if progress.loss else loss
             bar.set_postfix(loss=f"{progress.loss:.3f}")

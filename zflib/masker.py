@@ -27,10 +27,15 @@ class Masker:
     """(N,3,H,W) preprocessed images whose parts, (N,2) positions by name, can be masked; "random" is added to them."""
 
     def __init__(self, net: nn.Module, images: torch.Tensor, positions: Mapping[str, torch.Tensor], *, seed: int = 0):
+        if not isinstance(positions, Mapping) or not positions or RANDOM in positions:
+            got = list(positions) if isinstance(positions, Mapping) else type(positions).__name__
+            raise ValueError(f"positions must name at least one part, and none {RANDOM!r}, got {got}")
         self.net, self.images, self.positions, self.seed = net, check_images(images, net), dict(positions), seed
-        if not self.positions or RANDOM in self.positions:
-            raise ValueError(f"positions must name at least one part, and none {RANDOM!r}, got {list(self.positions)}")
         self.parts, self.whole = [*self.positions, RANDOM], tuple(self.images.shape[-2:])
+        for part, places in self.positions.items():
+            count, got = len(self.images), len(boxes_around(places, 1, self.whole))
+            if got != count:
+                raise ValueError(f"positions of {part!r} must be one for each of {count} images, got {got}")
         self.scores = lru_cache(maxsize=64)(self._scores)
 
     def boxes(self, part: str, size: int) -> torch.Tensor:
@@ -41,12 +46,14 @@ class Masker:
         return random_boxes(len(self.images), size, self.whole, avoid=taken, seed=self.seed)
 
     def sizes(self) -> list[int]:
-        """Odd sides that leave room for random rectangles, from 3 pixels on."""
+        """Odd sides that leave room for random rectangles, from 3 pixels on; ValueError if not even those fit."""
         fitting = []
-        for size in range(3, min(self.whole) // 2, 2):
+        for size in range(3, max(4, min(self.whole) // 2), 2):
             try:
                 self.boxes(RANDOM, size)
             except ValueError:
+                if not fitting:
+                    raise
                 break
             fitting.append(size)
         return fitting

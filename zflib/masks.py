@@ -6,6 +6,7 @@ from numbers import Integral
 
 import torch
 
+from .checks import check_images, check_seed, check_sides, check_tensor
 from .fills import blocks, check_fill
 
 
@@ -15,16 +16,15 @@ def boxes_around(positions: torch.Tensor, size, whole) -> torch.Tensor:
     `size` and `whole`, the image's, are pixels or (rows, columns); positions count from the middle of the top left
     pixel, as `Scenes.part` gives them; NaN, which it gives for a part that a scene lacks, raises ValueError.
     """
-    size, whole = _sides("size", size), _sides("whole", whole)
-    positions = torch.as_tensor(positions)
+    whole = check_sides("whole", whole)
+    size, positions = check_sides("size", size, whole), check_tensor("positions", positions, "(N,2) rows and columns")
     if positions.dim() != 2 or positions.shape[1] != 2:
         raise ValueError(f"positions must be (N,2) rows and columns, got shape {tuple(positions.shape)}")
     if not bool(positions.double().isfinite().all()):
-        raise ValueError("positions hold NaN; choose scenes of a class that has this part")
-    _check_fit(size, whole)
+        raise ValueError("positions hold NaN or infinity; choose scenes of a class that has this part")
     extent, limit = torch.tensor(size), torch.tensor(whole)
-    corner = (positions.double() - (extent - 1) / 2 + 0.5).floor().long()  # round half up, the same at every place
-    corner = torch.minimum(corner.clamp(min=0), limit - extent)
+    corner = (positions.double() - (extent - 1) / 2 + 0.5).floor()  # round half up, the same at every place
+    corner = torch.minimum(corner.clamp(min=0), (limit - extent).double()).long()
     return torch.cat([corner, corner + extent], dim=1)
 
 
@@ -36,15 +36,15 @@ def random_boxes(n: int, size, whole, *, avoid: torch.Tensor | None = None, seed
     """
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n must be a number of images, at least 1, got {n!r}")
-    size, whole = _sides("size", size), _sides("whole", whole)
-    _check_fit(size, whole)
-    avoid = torch.zeros(n, 0, 4, dtype=torch.long) if avoid is None else torch.as_tensor(avoid)
-    if avoid.shape[0] != n or avoid.shape[-1] != 4 or avoid.dim() not in (2, 3):
-        raise ValueError(f"avoid must be ({n},4) or ({n},K,4) rectangles, got shape {tuple(avoid.shape)}")
+    whole, wanted = check_sides("whole", whole), f"({n},4) or ({n},K,4) rectangles"
+    size = check_sides("size", size, whole)
+    avoid = torch.zeros(n, 0, 4, dtype=torch.long) if avoid is None else check_tensor("avoid", avoid, wanted)
+    if avoid.dim() not in (2, 3) or avoid.shape[0] != n or avoid.shape[-1] != 4:
+        raise ValueError(f"avoid must be {wanted}, got shape {tuple(avoid.shape)}")
     rows, columns = (torch.arange(limit - side + 1) for side, limit in zip(size, whole))
     corners = torch.cartesian_prod(rows, columns)  # every place there is
     places = torch.cat([corners, corners + torch.tensor(size)], dim=1)
-    generator, found = torch.Generator().manual_seed(seed), []
+    generator, found = torch.Generator().manual_seed(check_seed(seed)), []
     for number, taken in enumerate(avoid.view(n, -1, 4)):
         free = places[~overlap(places[:, None], taken[None]).any(dim=1)]
         if len(free) == 0:
@@ -60,26 +60,23 @@ def overlap(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 def masked(images: torch.Tensor, boxes: torch.Tensor, *, fill=0.0) -> torch.Tensor:
     """(N,3,H,W): a copy of the images with one rectangle of each covered by `fill`, as in `zflib.occlude`; 0: grey."""
-    boxes = check_boxes(boxes, images)
+    boxes = check_boxes(boxes, check_images(images))
     covered = images.clone()
-    for image, original, (top, left, bottom, right) in zip(covered, images, boxes.tolist()):
-        check_fill(original, fill)
-        corner = torch.tensor([[top, left]], device=image.device)
-        image[:, top:bottom, left:right] = blocks(original, corner, (bottom - top, right - left), fill)[0]
+    for number, (image, (top, left, bottom, right)) in enumerate(zip(images, boxes.tolist())):
+        check_fill(image, fill)
+        corner, size = torch.tensor([[top, left]], device=image.device), (bottom - top, right - left)
+        covered[number, :, top:bottom, left:right] = blocks(image, corner, size, fill)[0]
     return covered
 
 
 def check_boxes(boxes, images: torch.Tensor) -> torch.Tensor:
-    """(N,4) whole numbers, one rectangle inside each of the (N,3,H,W) images; anything else is a ValueError."""
-    wanted = f"boxes must be ({len(images)},4) whole pixels: top, left, bottom, right, one for each image"
-    try:
-        given = torch.as_tensor(boxes)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{wanted}; got {type(boxes).__name__}") from error
+    """(N,4) whole numbers, one rectangle inside each of the (N,3,H,W) images; else ValueError or TypeError."""
+    wanted = f"({len(images)},4) whole pixels: top, left, bottom, right, one for each image"
+    given = check_tensor("boxes", boxes, wanted)
     if given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
-        raise ValueError(f"{wanted}; got {given.dtype}; boxes_around makes them of positions")
+        raise ValueError(f"boxes must be {wanted}; got {given.dtype}; boxes_around makes them of positions")
     if given.shape != (len(images), 4):
-        raise ValueError(f"{wanted}; got shape {tuple(given.shape)}")
+        raise ValueError(f"boxes must be {wanted}; got shape {tuple(given.shape)}")
     height, width = images.shape[-2:]
     for number, (top, left, bottom, right) in enumerate(given.tolist()):
         if min(top, left) < 0 or bottom > height or right > width:
@@ -93,15 +90,3 @@ def check_boxes(boxes, images: torch.Tensor) -> torch.Tensor:
                 "and column outside"
             )
     return given.long()
-
-
-def _sides(name: str, value) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 1 for v in pair):
-        raise ValueError(f"{name} must be pixels or (rows, columns), at least 1, got {value!r}")
-    return int(pair[0]), int(pair[1])
-
-
-def _check_fit(size: tuple[int, int], whole: tuple[int, int]) -> None:
-    if size[0] > whole[0] or size[1] > whole[1]:
-        raise ValueError(f"size must be at most the image's {whole[0]}x{whole[1]}, got {size[0]}x{size[1]}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import pickle
+import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -228,9 +231,8 @@ def load(name: str) -> ZFNet:
 
 
 def load_file(path: str | Path) -> ZFNet:
-    """As `load`, for weights of your own that `save` wrote: `path`.pt with its card `path`.json."""
-    path = Path(path)
-    beside = path.with_suffix(".json")
+    """As `load`, for weights of your own: `path` as `save` took it, with or without .pt, its card beside it."""
+    path, beside = _pair(path)
     if not path.is_file() or not beside.is_file():
         raise FileNotFoundError(f"{path} and its card {beside.name} are needed; models.save writes both")
     net, sha256 = _from_card(beside)
@@ -241,13 +243,38 @@ def load_file(path: str | Path) -> ZFNet:
     try:
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")  # tensors only, never code
         net.load_state_dict({key: value.float() for key, value in state.items()})
+        _check_weights(net)
     except Exception as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).removeprefix("Error(s) in loading state_dict for ZFNet:")
+        if isinstance(error, pickle.UnpicklingError):  # whose text advises to run its code
+            reason = "it is no file of plain tensors"
+        reason = textwrap.shorten(reason, 200, placeholder=" …")
         raise ValueError(
             f"{path.name} does not hold the weights of its card ({reason}); only tensors are read, "
             "as models.save writes them"
         ) from error
     return net.eval()
+
+
+def _pair(path: str | Path) -> tuple[Path, Path]:
+    """The files of a network, weights and card; its name may hold dots and may end in .pt."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a file's path, got {path!r}")
+    path = Path(path)
+    name = path.name.removesuffix(".pt")
+    return path.with_name(f"{name}.pt"), path.with_name(f"{name}.json")
+
+
+def _check_weights(net: ZFNet) -> None:
+    """ValueError for weights that a network cannot work with, whatever their shapes."""
+    bad = next((key for key, value in net.state_dict().items() if not bool(value.isfinite().all())), None)
+    if bad:
+        raise ValueError(f"{bad} holds NaN or infinite values")
+    if net.scale.shape != () or not float(net.scale) > 0:
+        raise ValueError(f"scale must be a positive number, got {net.scale.tolist()}")
+    shape, least = tuple(net.mean.shape), net.geometry.resize
+    if shape != (3, 1, 1) and (len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2] or shape[1] < least):
+        raise ValueError(f"mean must be (3,1,1), or an image of at least {least}x{least} pixels, got {shape}")
 
 
 def _from_card(path: Path) -> tuple[ZFNet, str]:
@@ -256,8 +283,10 @@ def _from_card(path: Path) -> tuple[ZFNet, str]:
         card = json.loads(path.read_text(encoding="utf-8"))
         net = ZFNet(len(card["wnids"]), geometry=Geometry.from_dict(card["geometry"]))
         net.classes, net.wnids, net.card = card["classes"], card["wnids"], card
+        if not all(isinstance(names, list) and len(names) == net.num_classes for names in (net.classes, net.wnids)):
+            raise ValueError("classes and wnids must be two lists of equal length")
         return net, card["sha256"]
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"{path.name} is not a model card: {type(error).__name__} {error}; models.save writes one"
         ) from error
@@ -289,18 +318,39 @@ def half(net: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save(net: ZFNet, path: str | Path, card: dict) -> None:
-    """Weights in half precision to `path`.pt, and to `path`.json the card with their SHA-256; both atomically."""
-    path, buffer = Path(path), io.BytesIO()
-    if (len(net.classes), len(net.wnids)) != (net.num_classes,) * 2:
-        given = f"{len(net.classes)} classes and {len(net.wnids)} wnids"
-        raise ValueError(f"net: it has {given} for {net.num_classes} outputs; set net.classes and net.wnids")
+    """Weights in half precision to `path`.pt, and to `path`.json the card with their SHA-256; both atomically.
+
+    `path` may end in .pt. What could not be loaded again, or a card that is not JSON, is refused before anything is
+    written: ValueError or TypeError.
+    """
+    (path, beside), buffer = _pair(path), io.BytesIO()
+    _check_savable(net)
     weights = half(net)
-    lost = next((key for key, value in weights.items() if not bool(value.isfinite().all())), None)
-    if lost:
-        raise ValueError(f"net: {lost} holds values that half precision cannot, NaN or above 65504; train it again")
+    _check_finite(weights)
+    _check_weights(net)
     torch.save(weights, buffer)
     content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
     fixed = {"classes": net.classes, "wnids": net.wnids, "geometry": asdict(net.geometry), "sha256": sha256}
-    files.write_atomically(path.with_suffix(".pt"), content)
-    files.write_atomically(path.with_suffix(".json"), (json.dumps(card | fixed, indent=1) + "\n").encode())
+    try:
+        text = json.dumps(card | fixed, indent=1) + "\n"
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"card must be a dict of numbers, strings and lists, as JSON has them ({error})") from error
+    files.write_atomically(path, content)
+    files.write_atomically(beside, text.encode())
+
+
+def _check_savable(net: ZFNet) -> None:
+    if not isinstance(net, ZFNet):
+        raise TypeError(f"net must be a zflib.ZFNet, got {type(net).__name__}")
+    if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        raise ValueError("net has batch normalisations; fold it first: models.save(filters.fold(net), path, card)")
+    if (len(net.classes), len(net.wnids)) != (net.num_classes,) * 2:
+        given = f"{len(net.classes)} classes and {len(net.wnids)} wnids"
+        raise ValueError(f"net: it has {given} for {net.num_classes} outputs; set net.classes and net.wnids")
+
+
+def _check_finite(weights: dict[str, torch.Tensor]) -> None:
+    lost = next((key for key, value in weights.items() if not bool(value.isfinite().all())), None)
+    if lost:
+        raise ValueError(f"net: {lost} holds values that half precision cannot, NaN or above 65504; train it again")

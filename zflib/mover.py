@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from . import data, show
-from .checks import check_images
+from .checks import check_image, check_images, check_label, check_scores, shape_or_type
 from .crops import SHOWN
 from .features import check_layers, watched
 from .occluder import SIDE, bars
@@ -19,6 +19,7 @@ from .transforms import Move, check_fill, moved
 
 PICTURE = 224  # pixels of the picture
 FULL = 1.5  # where the bars of the distances end
+ROW = 27  # pixels of a bar and the words above it, at least
 
 
 class Mover:
@@ -33,24 +34,19 @@ class Mover:
                  layers: Sequence[str] = ("conv1", "conv3", "conv5", "fc7"), others: torch.Tensor | None = None,
                  fill: float | str = 0.0):  # fmt: skip
         self.net, self.layers = net, check_layers(net, layers)
-        self.image, self.fill = check_images(image[None], net), fill
+        self.image, self.fill = check_image(image, net)[None], fill
         check_fill(fill)
         self.at = lru_cache(maxsize=8)(self._at)
         self.before, scores = self._look(self.image)
         self.chances = scores[0].softmax(-1)
-        self.label = int(self.chances.argmax()) if label is None else self._checked(label)
+        self.label = int(self.chances.argmax()) if label is None else check_label(label, len(self.chances))
         self.classes = getattr(net, "classes", None) or [f"class {i}" for i in range(len(self.chances))]
         self.yardstick, self.unit = self._measure(others)
 
     def _look(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         with watched(self.net, self.layers, self.image.device) as look:
             found, scores = look(images)
-        return {layer: values.flatten(1) for layer, values in found.items()}, scores
-
-    def _checked(self, label: int) -> int:
-        if isinstance(label, bool) or label not in range(len(self.chances)):
-            raise ValueError(f"label must be a class from 0 to {len(self.chances) - 1}, got {label!r}")
-        return int(label)
+        return {layer: values.flatten(1) for layer, values in found.items()}, check_scores(scores)
 
     def _measure(self, others: torch.Tensor | None) -> tuple[dict[str, float], str]:
         """What a distance of 1 is, by layer, and in words."""
@@ -59,6 +55,9 @@ class Mover:
         if others is None:
             names = [name for name in SHOWN if name in data.photo_names()]
             others = self.net.preprocess([data.photo(name) for name in names])
+        if not isinstance(others, torch.Tensor) or others.shape[1:] != self.image.shape[1:]:
+            size, got = "x".join(map(str, self.image.shape[1:])), shape_or_type(others)
+            raise ValueError(f"others must be a tensor of pictures {size}, as the image, got {got}")
         others = check_images(others, self.net)
         others = others[(others != self.image).flatten(1).any(dim=1)]  # the picture itself may be among them
         if not len(others):
@@ -98,13 +97,17 @@ class Mover:
 
 
 def distance_bars(distance: dict[str, float]) -> np.ndarray:
-    """(SIDE,SIDE,3) uint8: a bar for each layer, a line where the distance is 1; longer ones end at FULL."""
-    sheet = Image.new("RGB", (SIDE, SIDE), "white")
-    draw, step = ImageDraw.Draw(sheet), SIDE // max(5, len(distance))
+    """(SIDE,SIDE,3) uint8: a bar for each layer, a line where the distance is 1; longer ones end at FULL.
+
+    Of more layers than fit below each other the sheet is higher.
+    """
+    step = max(SIDE // max(5, len(distance)), ROW)
+    sheet = Image.new("RGB", (SIDE, max(SIDE, step * len(distance))), "white")
+    draw = ImageDraw.Draw(sheet)
     for number, (layer, value) in enumerate(distance.items()):
         top, end = number * step, round(min(value, FULL) / FULL * (SIDE - 1))
         if end:
             draw.rectangle((0, top + 17, end, top + step - 6), fill="#9aa5b1")
         draw.text((0, top + 1), f"{layer} {value:.2f}", fill="black", font=show.font(12))
-    draw.line((round((SIDE - 1) / FULL), 0, round((SIDE - 1) / FULL), SIDE), fill=show.ORANGE, width=2)
+    draw.line((round((SIDE - 1) / FULL), 0, round((SIDE - 1) / FULL), sheet.height), fill=show.ORANGE, width=2)
     return np.asarray(sheet)

@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from . import show
+from .checks import check_image, check_integer
 from .deconv import Deconvnet, strongest
 from .fills import blocks
 from .occlusion import OcclusionMaps, occlude
-from .tape import plain
+from .tape import plain, unchanged
 
 SIDE = 176  # pixels of each of the six pictures
 TOP = 5  # classes in the bars
@@ -27,10 +28,11 @@ class Occluder:
 
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5",
                  fill=0.0, places: int = 9):  # fmt: skip
-        self.net, self.image, self.layer, self.fill, self.places = net, image, layer, fill, places
+        self.net, self.image, self.layer, self.fill = net, check_image(image, net), layer, fill
+        self.places = check_integer("places", places, "a number of positions, at least 2", low=2)
         self.label, self._deconvnet = label, Deconvnet(net)
         self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
-        first = self.maps(max(1, min(image.shape[1:]) // 4))
+        first = self.maps(max(1, min(self.image.shape[1:]) // 4))
         self.label, self.channel = first.label, first.channel
         self.classes = getattr(net, "classes", None) or [f"class {i}" for i in range(10_000)]
 
@@ -44,22 +46,25 @@ class Occluder:
 
     def covered(self, row: int, column: int, size: int) -> torch.Tensor:
         """(3,H,W): the image with the square's top left pixel at (row, column), kept inside."""
-        row, column = (min(place, side - size) for place, side in zip((row, column), self.image.shape[1:]))
+        row, column = (max(0, min(place, side - size)) for place, side in zip((row, column), self.image.shape[1:]))
         image = self.image.clone()
         block = blocks(image, torch.tensor([[row, column]]), (size, size), self.fill)[0]
         image[:, row : row + size, column : column + size] = block
         return image
 
     def _at(self, row: int, column: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(the covered image, (classes,) probabilities, (h,w) the strongest map, (3,H,W) its projection)."""
+        """(the covered image, (classes,) probabilities, (h,w) the strongest map, (3,H,W) its projection).
+
+        A unit of a fully connected layer is a map of 1x1.
+        """
         image = self.covered(row, column, size)
-        with plain(image.device):
-            tape = self._deconvnet.record(image[None], self.layer)
-            probabilities = self.net(image[None])[0].softmax(-1)
+        tape = self._deconvnet.record(image[None], self.layer)
+        with unchanged(self.net), plain(image.device):
+            probabilities = self.net(image[None].clone())[0].softmax(-1)  # a network may work in place
         chosen = torch.tensor([self.channel], device=image.device)
         places = strongest(tape.activations)[0, chosen]
         projection = self._deconvnet.descend(tape, torch.zeros_like(chosen), chosen, places)[0]
-        return image, probabilities, tape.activations[0, self.channel], projection
+        return image, probabilities, torch.atleast_2d(tape.activations[0, self.channel]), projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8: the five panels of Figure 7, the two over all positions with a frame at this one."""

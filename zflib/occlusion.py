@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
+from functools import cached_property
 
 import torch
 from torch import fx, nn
 from tqdm.auto import tqdm
 
 from . import trunk
-from .checks import check_images, check_layer, layer_path
+from .checks import check_image, check_integer, check_label, check_layer, check_scores, check_sides, layer_path
+from .features import watched
 from .fills import blocks, check_fill
 from .tape import plain, unchanged
 
@@ -48,22 +49,22 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
     (3,H,W) image. The activity is that of the layer's strongest map, chosen without a square. Exact: layers that the
     square reaches only in part are computed only there. `memory`: about how many bytes a batch may take.
     """
-    image, size, stride = _check(net, image, size, stride)
+    image = check_image(image, net)
     check_layer(net, layer)
+    size, stride = check_sides("size", size, tuple(image.shape[1:])), check_sides("stride", stride)
     check_fill(image, fill)
-    if not isinstance(memory, Integral) or memory < 1:
-        raise ValueError(f"memory must be a number of bytes, at least 1, got {memory!r}; one position is always taken")
+    memory = check_integer("memory", memory, "a number of bytes, at least 1", low=1)
     corners = _corners(image.shape[1:], size, stride)
     with unchanged(net), plain(image.device):
         look = Look(net, image, layer)
-        label = look.check_label(label)
+        label = int(look.scores.argmax()) if label is None else check_label(label, len(look.scores))
         look.choose(size, corners[..., 0].numel())
         order = look.order(corners.flatten(0, 1), size)
         batches = _batches(look, corners.flatten(0, 1)[order], size, memory)
         found = [look.at(blocks(image, some, size, fill), some) for some in batches]
     scores, activity = (torch.cat(part)[order.argsort()] for part in zip(*found))
     shape = corners.shape[:2]
-    probability = scores.softmax(-1)[:, label]
+    probability = check_scores(scores).softmax(-1)[:, label]
     return OcclusionMaps(
         probability.view(shape), scores.argmax(-1).view(shape), activity.view(shape), corners.cpu(), label,
         look.channel, (float(look.scores.softmax(-1)[label]), float(look.activity)),
@@ -82,31 +83,23 @@ class Look:
     """A network at one image, ready to say what changes when blocks of pixels do."""
 
     def __init__(self, net: nn.Module, image: torch.Tensor, layer: str):
-        self.net, self.image, self.path = net, image, layer_path(net, layer)
-        self.graph = trunk.trace(net)
-        self.stages = trunk.stages(self.graph, image) if self.graph else []
-        self.target = self._layer_node()
-        if self.target is None:
-            self.stages = []  # the layer is no single step of the graph: whole images, with a hook
-        self.channel = 0
-        maps, self.scores = self._dense(image[None])
-        if self.scores.dim() != 2:
-            raise ValueError(f"net must give scores (N,classes), got {tuple(self.scores.shape)}; occlude a classifier")
-        self.scores, strongest = self.scores[0], maps[0].flatten(1).amax(1) if maps.dim() == 4 else maps[0]
+        self.net, self.image, self.layer = net, image, layer
+        maps, scores = self._dense(image[None])
+        check_scores(scores)
+        if maps.dim() not in (2, 4):
+            raise ValueError(f"layer {layer!r} gives {tuple(maps.shape)}; choose one of maps (N,C,h,w) or units (N,C)")
+        self.scores, strongest = scores[0], maps[0].flatten(1).amax(1) if maps.dim() == 4 else maps[0]
         self.channel = int(strongest.argmax())
         self.activity = _sums(maps, self.channel)[0]
+        self.graph = trunk.trace(net)
+        self.target = self._layer_node(layer_path(net, layer))
+        # where the layer is no single step of the graph: whole images, with a hook
+        self.stages = trunk.stages(self.graph, image) if self.target is not None else []
 
-    def _layer_node(self) -> fx.Node | None:
+    def _layer_node(self, path: str) -> fx.Node | None:
+        """The layer's first use, which is also what a hook sees first."""
         nodes = self.graph.graph.nodes if self.graph else ()
-        return next((n for n in reversed(nodes) if n.op == "call_module" and n.target == self.path), None)
-
-    def check_label(self, label) -> int:
-        """The class to watch; by default the most probable one."""
-        if label is None:
-            return int(self.scores.argmax())
-        if not isinstance(label, Integral) or isinstance(label, bool) or not 0 <= label < len(self.scores):
-            raise ValueError(f"label must be a class from 0 to {len(self.scores) - 1}, got {label!r}")
-        return int(label)
+        return next((n for n in nodes if n.op == "call_module" and n.target == path), None)
 
     def at(self, values: torch.Tensor, corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(P,classes) scores and (P,) activities with (P,3,h,w) blocks at (P,2) corners."""
@@ -119,8 +112,8 @@ class Look:
         parts = [self._through(local, trunk.Blocks(values[some], corners[some])) for some in which]
         back = torch.cat(which).argsort()
         maps, activity = (torch.cat(part)[back] if part[0] is not None else None for part in zip(*parts))
-        maps, scores = self._rest(local[-1].node, maps)
-        return scores, _sums(maps, self.channel) if activity is None else activity
+        rest, scores = self._rest(local, maps)
+        return scores, _sums(rest.maps, self.channel) if activity is None else activity
 
     def _through(self, local: list[trunk.Stage], changed: trunk.Blocks) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(P,C,H,W) output of the last of the stages, and the activity if the layer is one of them."""
@@ -153,53 +146,56 @@ class Look:
 
     def local(self, size) -> list[trunk.Stage]:
         """The first stages, those that are worth computing in part for a square of this size."""
-        worth = 0
-        for number, (stage, share) in enumerate(zip(self.stages, trunk.shares(self.stages, size)), start=1):
-            if share > WORTHWHILE:
-                break
-            worth = number if stage.local else max(worth, number)
+        shares = trunk.shares(self.stages, size)
+        worth = next((number for number, share in enumerate(shares) if share > WORTHWHILE), len(shares))
         return self.stages[:worth]
 
     def bytes(self, size) -> int:
-        """About what one position takes: the largest input and output of a stage, twice."""
-        whole = [stage.whole.numel() + stage.out.numel() for stage in self.stages] or [40 * self.image.numel()]
-        shares = trunk.shares(self.stages, size) if self.stages else [1.0]
-        parts = [numel * (share if share <= WORTHWHILE else 1.0) for numel, share in zip(whole, shares)]
-        return int(8 * max(parts)) + 1
+        """About what one position takes: the largest input and output of a step, twice."""
+        local = self.local(size)
+        if not local:
+            return 8 * 40 * self.image.numel()
+        behind = [_numbers(stage) for stage in self.stages[len(local) :]]
+        parts = [share * _numbers(stage) for stage, share in zip(local, trunk.shares(local, size))]
+        return int(8 * max(*parts, *behind, local[-1].out.numel(), self.widest)) + 1
+
+    @cached_property
+    def widest(self) -> int:
+        """Numbers for one image in the widest step behind the stages: what it reads and what it gives."""
+        return self._rest(self.stages, self.stages[-1].out[None].clone())[0].widest
 
     def _dense(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        kept = []
-        handle = self.net.get_submodule(self.path).register_forward_hook(lambda _m, _i, out: kept.append(out.clone()))
-        try:
-            scores = self.net(images)
-        finally:
-            handle.remove()
-        return kept[-1], scores
+        with watched(self.net, [self.layer], images.device) as look:
+            found, scores = look(images)
+        return found[self.layer], scores
 
-    def _rest(self, node: fx.Node, maps: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """(the layer's maps if it lies here, scores): the network from the output of `node` on."""
+    def _rest(self, local: list[trunk.Stage], maps: torch.Tensor) -> tuple[_Rest, torch.Tensor]:
+        """(what was kept on the way, scores): the network from the output of the last of these stages on."""
         rest = _Rest(self.graph, self.target)
-        before = {}
-        for earlier in self.graph.graph.nodes:
-            before[earlier] = maps if earlier is node else None
-            if earlier is node:
-                break
-        scores = rest.run(initial_env=before)
-        return rest.maps, scores
+        done = {node: None for node in self.graph.graph.nodes if node.op == "placeholder"}
+        done |= {stage.node: None for stage in local} | {local[-1].node: maps}
+        return rest, rest.run(initial_env=done)
 
 
 class _Rest(fx.Interpreter):
-    """Runs what is left of a graph and keeps the maps of one node."""
+    """Runs what is left of a graph; keeps the maps of one node, and how many numbers an image needs at most."""
 
     def __init__(self, graph: fx.GraphModule, target: fx.Node):
-        super().__init__(graph, garbage_collect_values=False)
-        self.target, self.maps = target, None
+        super().__init__(graph, garbage_collect_values=True)
+        self.target, self.maps, self.widest = target, None, 0
 
     def run_node(self, node: fx.Node):
+        near = [self.env[earlier] for earlier in node.all_input_nodes]
         out = super().run_node(node)
+        tensors = [t for t in (*near, out) if isinstance(t, torch.Tensor) and t.dim() > 1]
+        self.widest = max(self.widest, sum(t[0].numel() for t in tensors))
         if node is self.target:
             self.maps = out.clone()  # an in-place ReLU may follow
         return out
+
+
+def _numbers(stage: trunk.Stage) -> int:
+    return stage.whole.numel() + stage.out.numel()
 
 
 def _sums(maps: torch.Tensor, channel: int) -> torch.Tensor:
@@ -209,22 +205,3 @@ def _sums(maps: torch.Tensor, channel: int) -> torch.Tensor:
 def _corners(whole, size: tuple[int, int], stride: tuple[int, int]) -> torch.Tensor:
     rows, columns = (torch.arange(0, n - s + 1, step) for n, s, step in zip(whole, size, stride))
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
-
-
-def _check(net, image, size, stride) -> tuple[torch.Tensor, tuple[int, int], tuple[int, int]]:
-    if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1:
-        image = image[0]
-    if not isinstance(image, torch.Tensor) or image.dim() != 3:
-        got = tuple(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
-        raise ValueError(f"image must be one preprocessed image (3,H,W), got {got}; use net.preprocess(image)[0]")
-    image = check_images(image[None], net)[0]
-    return image, _pair("size", size, image.shape[1:]), _pair("stride", stride, None)
-
-
-def _pair(name: str, value, limits) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    whole = len(pair) == 2 and all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 1 for v in pair)
-    if not whole or (limits is not None and any(v > limit for v, limit in zip(pair, limits))):
-        at_most = f", at most {limits[0]}x{limits[1]}" if limits is not None else ""
-        raise ValueError(f"{name} must be pixels or (rows, columns), at least 1{at_most}, got {value!r}")
-    return int(pair[0]), int(pair[1])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .checks import check_sides
 from .deconv import Deconvnet
 from .occlusion import OcclusionMaps, occlude
 
@@ -20,18 +20,19 @@ def spread(values: torch.Tensor, corners: torch.Tensor, *, size, shape) -> torch
     `corners` (rows,cols,2) and `size`, pixels or (rows, columns), as in `zflib.occlude`; `shape` is (H,W). Of a drop,
     it is captum's Occlusion map, except that captum's last squares hang over the edge where a stride does not fit.
     """
-    height, width = (size, size) if isinstance(size, Integral) else size
+    shape = check_sides("shape", shape)
+    height, width = check_sides("size", size, shape)
     if corners.shape != (*values.shape, 2):
         raise ValueError(f"corners must be {(*values.shape, 2)} for values {tuple(values.shape)}, "
                          f"got {tuple(corners.shape)}; both come from one `occlude`")  # fmt: skip
-    beyond = torch.as_tensor(shape) - corners.flatten(0, -2).amax(dim=0).cpu() - torch.tensor([height, width])
+    beyond = torch.tensor(shape) - corners.flatten(0, -2).amax(dim=0).cpu() - torch.tensor([height, width])
     if beyond.min() < 0 or corners.min() < 0:
-        raise ValueError(f"shape {tuple(shape)} does not hold every square of {height}x{width}; give the image's (H,W)")
-    total, count = values.new_zeros(2, *shape, dtype=torch.float64)
-    for value, (top, left) in zip(values.flatten().double(), corners.flatten(0, -2).tolist()):
+        raise ValueError(f"shape {shape} does not hold every square of {height}x{width}; give the image's (H,W)")
+    total, count = torch.zeros(2, *shape, dtype=torch.float64)  # on the CPU: MPS has no doubles
+    for value, (top, left) in zip(values.flatten().tolist(), corners.flatten(0, -2).tolist()):
         total[top : top + height, left : left + width] += value
         count[top : top + height, left : left + width] += 1
-    return (total / count.clamp(min=1)).float()
+    return (total / count.clamp(min=1)).float().to(values.device)
 
 
 def on_object(drop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,7 @@ def study(net: nn.Module, images: torch.Tensor, labels, *, size, stride, **setti
     """
     if len(images) != len(labels) or not len(images):
         raise ValueError(f"labels must be one for each image, one at least, got {len(labels)} for {len(images)}")
-    looks = [occlude(net, x, size=size, stride=stride, label=int(k), **settings) for x, k in zip(images, labels)]
+    looks = [occlude(net, x, size=size, stride=stride, label=k, **settings) for x, k in zip(images, labels)]
     where = {"size": size, "shape": tuple(images.shape[-2:])}
     probability = [spread(look.before[0] - look.probability, look.corners, **where) for look in looks]
     activity = [spread(look.before[1] - look.activity, look.corners, **where) for look in looks]
@@ -96,6 +97,8 @@ def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
     """
     if one.shape != other.shape or one.numel() < 2:
         raise ValueError(f"other must have the shape of one, {tuple(one.shape)}, got {tuple(other.shape)}")
+    if bool(one.isnan().any()) or bool(other.isnan().any()):
+        raise ValueError("one and other must be numbers everywhere, one of them holds NaN, which has no rank")
     return float(torch.corrcoef(torch.stack([_ranks(values.flatten().cpu()) for values in (one, other)]))[0, 1])
 
 
@@ -117,6 +120,9 @@ def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps]
 
     "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
     """
+    if len(images) != len(looks) or len(looks) < 2:
+        got = f"{len(images)}, {len(looks)}"
+        raise ValueError(f"images and looks must be of the same images, two at least, got {got}")
     channels = torch.tensor([look.channel for look in looks], device=images.device)
     energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
     for i, look in enumerate(looks):

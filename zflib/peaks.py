@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import warnings
 from collections.abc import Iterable
 from numbers import Integral
@@ -11,14 +12,18 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from .checks import check_layer, layer_path
+from .checks import layer_path
 from .cluster import rank, wait, world
+from .features import check_layers
 from .fields import patches, receptive_field, receptive_fields
 from .search import Search
 from .sources import Skipped, open_source
 from .tally import Peaks, Tally, load, run_key
 
 __all__ = ["Found", "Peaks", "Skipped", "find_peaks", "patches", "receptive_field", "receptive_fields"]
+
+
+_MOST = 10**6  # images kept for every channel: 28 bytes each
 
 
 class Found(dict):
@@ -42,9 +47,11 @@ def find_peaks(net: nn.Module, images, *, layers, k: int = 9, preprocess=None, s
 
     Always `sources.CHUNK` images pass together, the last ones filled up with zeros: how many do changes the last bits
     of a convolution, so the result would depend on the batches. Memory does not grow with the number of images.
-    `save`: a file that a killed run continues from when called again in the same way; an iterator has to give the
-    same images again. In a torch.distributed group (`cluster.joined`) the processes share the chunks, every one
-    of them reads an iterator whole, and all return what one alone would.
+    `save`: a file that a killed run continues from when called again in the same way; that of another run, by its
+    network, layers, k and images, is refused. Images are compared as the network gets them: all of up to
+    `sources.SAMPLE`, of more as many, from the first to the last evenly spaced; of an iterator, which has to give the
+    same images again, the first. In a torch.distributed group (`cluster.joined`) the processes share the chunks,
+    every one of them reads an iterator whole, and all return what one alone would.
     """
     layers, source = _checked(net, layers, k), open_source(net, images, preprocess)
     path, device = _file(save), next((p.device for p in net.parameters()), torch.device("cpu"))
@@ -63,23 +70,17 @@ def find_peaks(net: nn.Module, images, *, layers, k: int = 9, preprocess=None, s
 
 def _checked(net: nn.Module, layers, k: int) -> dict[str, str]:
     """Each layer's module path."""
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
-    layers = [layers] if isinstance(layers, str) else layers
-    if not isinstance(layers, Iterable) or not (layers := list(layers)):
-        raise ValueError(f"layers must be at least one layer's name, got {layers!r}")
-    for layer in layers:
-        check_layer(net, layer)
-    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k must be a whole number of images, at least 1, got {k!r}")
+    layers = check_layers(net, layers)
+    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= _MOST:
+        raise ValueError(f"k must be a whole number of images, from 1 to {_MOST:,}, got {k!r}")
     return {layer: layer_path(net, layer) for layer in layers}
 
 
 def _file(save) -> Path | None:
     if save is None:
         return None
-    path = Path(save).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
+    path = Path(save).expanduser() if isinstance(save, str | os.PathLike) else None
+    if path is None or path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"save must be a file's path in a folder that exists, got {str(save)!r}")
     return path
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -34,6 +35,37 @@ class Recipe:
     mirror: bool = True
     sizes: tuple[int, ...] = ()  # sides that crops are resized to, one for each equal part of the run; () as they are
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            needs, fits = _NEEDS[field.name]
+            if not fits(value := getattr(self, field.name)):
+                raise ValueError(f"recipe: {field.name} must be {needs}, got {value!r}")
+
+
+def _whole(low: int, high: float = math.inf) -> Callable:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _real(low: float, high: float = math.inf) -> Callable:
+    """Numbers from `low` on, below `high`."""
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
+
+
+_TINY = math.ulp(0.0)  # the least positive number
+_COUNT, _POSITIVE = ("a whole number, at least 1", _whole(1)), ("a positive number", _real(_TINY))
+_SHARE, _SWITCH = ("a number from 0 on, below 1", _real(0, 1)), ("True or False", lambda value: isinstance(value, bool))
+_NEEDS = {  # field -> what it must be, and whether a value is that
+    "epochs": _COUNT, "batch": _COUNT, "patience": _COUNT, "lr": _POSITIVE, "init_std": _POSITIVE, "scale": _POSITIVE,
+    "momentum": _SHARE, "warmup": _SHARE, "dropout": _SHARE, "weight_decay": ("a number from 0 on", _real(0)),
+    "nesterov": _SWITCH, "batch_norm": _SWITCH, "per_pixel_mean": _SWITCH, "mirror": _SWITCH,
+    "schedule": ("'plateau' or 'one-cycle'", lambda value: value in ("plateau", "one-cycle")),
+    "linear_init": ("'normal' or 'he'", lambda value: value in ("normal", "he")),
+    "renormalise": ("a positive number or None", lambda value: value is None or _real(_TINY)(value)),
+    "ring_limit": ("a share between 0 and 1, or None", lambda value: value is None or _real(_TINY, 1)(value)),
+    "sizes": ("sides in pixels, (40, 48, 56) or ()", lambda v: isinstance(v, tuple | list) and all(map(_whole(1), v))),
+    "seed": ("a whole number from 0 to 2**32 - 1", _whole(0, 2**32 - 1)),
+}  # fmt: skip
 
 
 RECIPES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
@@ -104,6 +104,8 @@ class Scenes:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is outside of {len(self)} scenes")
             index = [int(index)]
+        if isinstance(index, str | float):
+            raise TypeError(f"index must be a number, a slice or several numbers, got {index!r}; see part() for names")
         tensors = {name: value[index] for name, value in vars(self).items() if name != "classes"}
         return replace(self, **tensors)
 
@@ -187,6 +189,8 @@ def _check(n, seed, size) -> range:
 
 
 def _check_classes(classes) -> tuple[str, ...]:
+    if classes is not None and not isinstance(classes, Iterable):
+        raise ValueError(f"classes must be names, such as ['face', 'car'], got {classes!r}")
     chosen = CLASSES if classes is None else (classes,) if isinstance(classes, str) else tuple(classes)
     wrong = next((name for name in chosen if name not in CLASSES), None)
     if wrong is not None:

@@ -37,7 +37,7 @@ def _ship_snapshot(net: models.ZFNet, source: Path, target: Path, epoch: int) ->
     card = kept | {"name": target.name, "epoch": epoch, "of": net.card["name"], "curve": [row]}
     part = models.conv_part(net)
     models.save(part, target, card)
-    return target.with_suffix(".pt")
+    return target.with_name(f"{target.name}.pt")
 
 
 def main(arguments: list[str] | None = None) -> None:

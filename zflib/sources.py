@@ -6,7 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from .images import folder, open_image
 
 #: Images in one forward pass, always: a convolution's last bits depend on how many images pass together.
 CHUNK = 64
+#: Images by which a saved pass is known again: all of so few, else the first, the last and others evenly between.
+SAMPLE = 64
 #: What a data set raises for one damaged image; anything else is a mistake in the data set and is not caught.
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
@@ -135,6 +138,20 @@ class Source:
         """Chunks number start, start + step, …"""
         raise NotImplementedError
 
+    def samples(self) -> Iterable[Callable[[], torch.Tensor]]:
+        """What reads each image that stands for all: `SAMPLE` evenly spaced ones, of an iterator the first."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """SHA-256 of the `samples`, as the network gets them."""
+        digest = hashlib.sha256()
+        for read in self.samples():
+            try:
+                feed(digest, "image", read())
+            except Exception as error:  # the pass will name it, should it come to this image
+                digest.update(type(error).__name__.encode())
+        return digest.hexdigest()
+
     def _chunk(self, first: int, items: list) -> Chunk:
         chunk = Chunk(first, len(items))
         for slot, item in enumerate(items):
@@ -178,6 +195,10 @@ class Indexed(Source):
                 images[: last - first] = block
                 yield Chunk(first, last - first, images, list(range(last - first)))
 
+    def samples(self) -> Iterable[Callable[[], torch.Tensor]]:
+        wanted = min(self.count, SAMPLE)
+        return [partial(self.one, i * (self.count - 1) // max(wanted - 1, 1)) for i in range(wanted)]
+
     def _block(self, first: int, last: int) -> torch.Tensor | None:
         """All images of a chunk at once where they are numbers already; None: one by one."""
         block = self.images[first:last]
@@ -208,6 +229,12 @@ class Stream(Source):
             number, read = number + 1, read + len(items)
         self.count = read
 
+    def samples(self) -> Iterable[Callable[[], torch.Tensor]]:
+        pieces = iter(self.images)
+        first = list(islice(pieces, 1))
+        self.images = chain(first, pieces)
+        return [partial(self.reader, image) for piece in first for image in islice(_each(piece), 1)]
+
 
 def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> Source:
     """The stream of any images that `find_peaks` takes; TypeError or ValueError for what is none."""
@@ -226,6 +253,12 @@ def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> S
             f"got {type(images).__name__}"
         )
     return Indexed(images, reader, "numbered") if _is_indexed(images) else Stream(images, reader, "iterator")
+
+
+def feed(digest, name: str, value: torch.Tensor) -> None:
+    """Takes a tensor's bytes, type and shape into a digest of hashlib."""
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def _is_indexed(images) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import files
-from .sources import CHUNK, Skipped, Source
+from .sources import CHUNK, Skipped, Source, feed
 
 
 @dataclass
@@ -125,7 +125,6 @@ def run_key(net: nn.Module, source: Source, layers: dict[str, str], k: int) -> d
     """What must be the same for a saved file to be continued."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    images = f"{source.kind} {source.count} in {CHUNK}s"
+        feed(digest, name, value)
+    images = f"{source.kind} {source.count} in {CHUNK}s {source.digest()}"
     return {"weights": digest.hexdigest(), "layers": list(layers.items()), "k": k, "images": images}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from . import fetch
+from . import fetch, files
 from .images import open_image
 
 # The sum is the one that several libraries publish for this file of 248,100,043 bytes; it was not recomputed here.
@@ -96,20 +98,17 @@ def tiny_imagenet(
     """(pixels, labels, wnids): (N,3,64,64) uint8 memory map, (N,) int64, and the 200 WordNet ids, sorted.
 
     `root` is the unpacked folder (or a zip, see `fetch_tiny_imagenet`, which `download` calls) and `split` "train" or
-    "val". The first call decodes the images into {split}-pixels.npy in `cache`, a folder (None: `root`). Missing files
+    "val". The first call decodes the images into {split}-pixels.npy in `cache`, a folder (None: `root`), and so does
+    one that finds files of other names, sizes or times than {split}-pixels.sha256 beside it tells of. Missing files
     raise FileNotFoundError, wrong lines and damaged images ValueError, a place that cannot hold the cache OSError.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split must be 'train' or 'val' (the test images have no labels), got {split!r}")
     root = _unpacked(root, download)
-    wnids = sorted(_need(root / "wnids.txt", root).read_text().split())
+    wnids = _wnids(root)
     paths, labels = _list_train(root, wnids) if split == "train" else _list_val(root, wnids)
     target = (root if cache is None else Path(cache).expanduser()) / f"{split}-pixels.npy"
-    pixels = _read_cache(target, len(paths))
-    if pixels is None:
-        _decode_all(paths, target)
-        pixels = np.load(target, mmap_mode="r")
-    return pixels, torch.tensor(labels), wnids
+    return _pixels(paths, root, target), torch.tensor(labels), wnids
 
 
 def _unpacked(root, download: bool) -> Path:
@@ -132,6 +131,16 @@ def _need(path: Path, root: Path) -> Path:
     return path
 
 
+def _wnids(root: Path) -> list[str]:
+    path = _need(root / "wnids.txt", root)
+    wnids = sorted(path.read_text(encoding="utf-8", errors="replace").split())
+    if not wnids or len(set(wnids)) < len(wnids):
+        twice = next((wnid for wnid in wnids if wnids.count(wnid) > 1), None)
+        what = f"names {twice} twice" if twice else "is empty"
+        raise ValueError(f"{path} {what}; unpack Tiny ImageNet again")
+    return wnids
+
+
 def _list_train(root: Path, wnids: list[str]) -> tuple[list[Path], list[int]]:
     paths, labels = [], []
     for label, wnid in enumerate(wnids):
@@ -146,13 +155,39 @@ def _list_train(root: Path, wnids: list[str]) -> tuple[list[Path], list[int]]:
 def _list_val(root: Path, wnids: list[str]) -> tuple[list[Path], list[int]]:
     index = {wnid: label for label, wnid in enumerate(wnids)}
     annotations = _need(root / "val" / "val_annotations.txt", root)
-    rows = [line.split("\t") for line in annotations.read_text().splitlines()]
+    rows = [line.split("\t") for line in annotations.read_text(encoding="utf-8", errors="replace").splitlines()]
     for number, row in enumerate(rows, start=1):
         if len(row) < 2 or row[1] not in index:
             raise ValueError(f"{annotations} line {number} must be an image, a tab and an id of wnids.txt, got {row}")
     if not rows:
         raise ValueError(f"{annotations} is empty; unpack Tiny ImageNet again")
     return [root / "val" / "images" / row[0] for row in rows], [index[row[1]] for row in rows]
+
+
+def _pixels(paths: list[Path], root: Path, target: Path) -> np.ndarray:
+    """The memory map of the images at `paths` in the cache `target`, decoded if it is not there or of other files."""
+    own, mark = target.parent == root, target.with_suffix(".sha256")
+    found, known = _fingerprint(paths, root, own=own), mark.read_bytes() if mark.is_file() else None
+    same = known == found or (known is None and own)  # an earlier version left no mark
+    pixels = _read_cache(target, len(paths)) if same else None
+    if pixels is None:
+        _decode_all(paths, target)
+        pixels, known = np.load(target, mmap_mode="r"), None
+    if known != found:
+        with contextlib.suppress(OSError):  # a folder that one may only read
+            files.write_atomically(mark, found)
+    return pixels
+
+
+def _fingerprint(paths: list[Path], root: Path, *, own: bool) -> bytes:
+    """SHA-256 of the images' names, sizes and times; of the folder, too, unless the cache lies in it as its `own`."""
+    digest = hashlib.sha256(b"" if own else os.fsencode(root.resolve()))
+    for path in paths:
+        digest.update(b"\n" + os.fsencode(path).removeprefix(os.fsencode(root)))
+        with contextlib.suppress(OSError):  # a missing image is named when it is decoded
+            about = os.stat(path)
+            digest.update(f" {about.st_size} {about.st_mtime_ns}".encode())
+    return digest.hexdigest().encode()
 
 
 def _read_cache(cache: Path, count: int) -> np.ndarray | None:
@@ -177,6 +212,7 @@ def _decode_all(paths: list[Path], target: Path) -> None:
                 raise ValueError(f"{path} must have 64x64 pixels, got {image.width}x{image.height}; unpack it again")
             store[i] = np.asarray(image).transpose(2, 0, 1)
         store.flush()
+        target.with_suffix(".sha256").unlink(missing_ok=True)  # it told of what lay here before
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

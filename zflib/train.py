@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from . import checkpoints, cluster, data, files, models, scenes
+from .command import one_sentence
 from .filters import fold, outer_ring_share, renormalise
 from .loop import Run, prepare
-from .measure import Images, accuracy
+from .measure import Images, accuracy, check_classes, check_labelled
 from .recipes import RECIPES, Recipe, anneal
 
 __all__ = ["RECIPES", "Images", "Recipe", "accuracy", "finish", "renormalise", "train"]
@@ -33,17 +35,18 @@ def _print(row: dict) -> None:
 
 def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe, out: Path, *,
           report: Callable[[dict], None] = _print) -> None:  # fmt: skip
-    """Train `net` in place and keep in `out`: checkpoint.pt, log.jsonl (a line per epoch) and epochNNN.pt.
+    """Train `net` in place, initialised anew; `out` keeps checkpoint.pt, log.jsonl (a line per epoch) and epochNNN.pt.
 
     Called again with the same `out` it continues from the checkpoint, bit for bit on the same machine with the
     same number of threads. Snapshots, at the epochs of `SNAPSHOTS` and the last, are folded (no batch normalisation)
     and in half precision. `report` is called with the log's line after every epoch. Under torchrun all processes
-    take the steps of one, and `out` must be a folder that all of them see. Section 3 of the paper.
+    take the steps of one, and `out` must be a folder that all of them see. Bad input, or a folder of another run,
+    is a ValueError or TypeError before anything is changed. Section 3 of the paper.
     """
-    cluster.share(recipe.batch)
-    if len(images) < recipe.batch:
-        raise ValueError(f"images: {len(images)} are fewer than one batch of {recipe.batch}; give more images")
-    out = Path(out)
+    out = _folder(out)
+    _check(net, images, validation, recipe)
+    checkpoints.read(out / "checkpoint.pt", recipe, net)
+    _rows(out)
     out.mkdir(parents=True, exist_ok=True)
     files.remove_parts(out)
     prepare(net, images, recipe)
@@ -61,12 +64,45 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
         run.save()
 
 
+def _folder(out) -> Path:
+    if not isinstance(out, str | os.PathLike) or Path(out).is_file():
+        got = f"the file {out}" if isinstance(out, str | os.PathLike) else repr(out)
+        raise ValueError(f"out must be a folder's path, got {got}; choose a folder for the run")
+    return Path(out)
+
+
+def _check(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe) -> None:
+    """TypeError or ValueError for what cannot be trained."""
+    check_labelled(net, images)
+    check_labelled(net, validation, "validation")
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a train.Recipe, such as train.RECIPES['paper'], got {recipe!r}")
+    if recipe.batch_norm != any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        raise ValueError(f"recipe: it says batch_norm={recipe.batch_norm}; make the network with the same")
+    side, least = images.pixels.shape[-1], net.geometry.resize
+    if recipe.per_pixel_mean and side < least:
+        raise ValueError(f"images: a mean image needs {least}x{least} pixels, got {side}x{side}; resize them")
+    cluster.share(recipe.batch)
+    if len(images) < recipe.batch:
+        raise ValueError(f"images: {len(images)} are fewer than one batch of {recipe.batch}; give more images")
+
+
+def _rows(out: Path) -> list[dict]:
+    """The log's lines, one for each epoch; [] if there is none yet, ValueError if it is damaged."""
+    path = out / "log.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return sorted(rows, key=lambda row: int(row["epoch"]))
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
+
+
 def _keep(run: Run, row: dict) -> None:
     """The epoch's line in the log and, at the chosen epochs, its snapshot."""
-    path, epoch = run.out / "log.jsonl", row["epoch"]
-    before = path.read_text().splitlines() if path.exists() else []
-    rows = [line for line in before if json.loads(line)["epoch"] < epoch]  # an epoch that was run again
-    files.write_atomically(path, ("\n".join([*rows, json.dumps(row)]) + "\n").encode())
+    epoch = row["epoch"]
+    rows = [old for old in _rows(run.out) if old["epoch"] < epoch]  # not an epoch that was run again
+    lines = "".join(json.dumps(line) + "\n" for line in [*rows, row])
+    files.write_atomically(run.out / "log.jsonl", lines.encode())
     if epoch in SNAPSHOTS or epoch == run.recipe.epochs:
         checkpoints.save_atomically(models.half(fold(run.net)), run.out / f"epoch{epoch:03d}.pt")
 
@@ -74,7 +110,10 @@ def _keep(run: Run, row: dict) -> None:
 def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, *, card: dict) -> dict:
     """Fold, save `out`/final.pt and .json, and measure what was saved: centre crop and ten-crop. Returns the card."""
     cluster.wait()  # the first process writes the log
-    curve = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    out = _folder(out)
+    curve = _rows(out)
+    if not curve:
+        raise ValueError(f"out: {out} holds no finished epoch; call train with it first")
     card = card | {
         "recipe": asdict(recipe), "seed": recipe.seed, "epochs": curve[-1]["epoch"],
         "conv1_outer_ring_share": outer_ring_share(fold(net).conv1), "curve": curve,
@@ -144,13 +183,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(name: str, source: str, device: torch.device) -> dict:
-    net, validation = models.load(name).to(device), labelled(source, training=False).validation
-    return {"centre crop": accuracy(net, validation), "ten-crop": accuracy(net, validation, ten_crop=True, batch=50)}
+    net, sets = models.load(name).to(device), labelled(source, training=False)
+    check_classes(net, sets.wnids, name=name, source=source)
+    return {"centre crop": accuracy(net, sets.validation),
+            "ten-crop": accuracy(net, sets.validation, ten_crop=True, batch=50)}  # fmt: skip
 
 
 def _train(options: argparse.Namespace, device: torch.device) -> dict:
-    recipe = replace(RECIPES[options.recipe], seed=options.seed)
-    recipe = replace(recipe, epochs=options.epochs) if options.epochs else recipe
+    recipe = RECIPES[options.recipe]
+    recipe = replace(recipe, seed=options.seed, epochs=options.epochs or recipe.epochs)
     sets = labelled(options.data)
     net = NETWORKS[options.network](len(sets.wnids), batch_norm=recipe.batch_norm)
     net.wnids, net.classes = sets.wnids, sets.classes
@@ -163,23 +204,42 @@ def _train(options: argparse.Namespace, device: torch.device) -> dict:
     return finish(net, sets.validation, recipe, options.out, card=card)["accuracy"]
 
 
-def main(arguments: list[str] | None = None) -> None:
+def _device(name: str | None) -> torch.device:
+    """The device called `name`, by default the fastest that is here; ValueError for one that is not."""
+    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    try:
+        device = torch.device(name or models.device())
+    except RuntimeError:
+        device = None
+    if device is None or (device.index or 0) >= here.get(device.type, 0):
+        raise ValueError(f"--device {name} cannot be used here; leave it out for the fastest that is here")
+    return device
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.measure and not options.out:
         parser.error("--out is needed: the folder for checkpoints, snapshots and the log")
+    for name in ("epochs", "threads"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    if options.download and options.data.endswith("scenes"):
+        parser.error(f"--download fetches Tiny ImageNet, {options.data} need no download; leave --download out")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _options(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        with cluster.joined(torch.device(options.device or models.device())) as device:
-            if options.download and cluster.rank() == 0:
-                data.tiny_imagenet(options.data, "val", download=True)
-            cluster.wait()
-            result = _measure(options.measure, options.data, device) if options.measure else _train(options, device)
-            if cluster.rank() == 0:
-                print(json.dumps(result))
-    except (ValueError, OSError) as error:
-        sys.exit(f"zflib.train: {error}")
+    with one_sentence("zflib.train"), cluster.joined(_device(options.device)) as device:
+        if options.download and cluster.rank() == 0:
+            data.tiny_imagenet(options.data, "val", download=True)
+        cluster.wait()
+        result = _measure(options.measure, options.data, device) if options.measure else _train(options, device)
+        if cluster.rank() == 0:
+            print(json.dumps(result))
 
 
 if __name__ == "__main__":

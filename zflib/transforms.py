@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
-from .checks import check_choice, check_images
+from .checks import check_choice, check_images, is_number
 
 #: The transforms of Figure 5, and a shift to the right, by the part of a `Move` that each changes.
 TRANSFORMS = {"translate": "down", "translate-right": "right", "scale": "scale", "rotate": "angle"}
@@ -53,10 +53,9 @@ def check_move(move) -> Move:
     return Move(*map(float, move))
 
 
-def check_fill(fill) -> None:
-    """ValueError unless `fill` is a finite number or one of FILLS."""
-    number = isinstance(fill, Real) and not isinstance(fill, bool) and abs(fill) < float("inf")
-    if not number and not (isinstance(fill, str) and fill in FILLS):
+def check_fill(fill, dtype: torch.dtype = torch.float32) -> None:
+    """ValueError unless `fill` is a finite number that this type can hold, or one of FILLS."""
+    if not is_number(fill, dtype) and not (isinstance(fill, str) and fill in FILLS):
         raise ValueError(f"fill must be a number in the images' units, 'edge' or 'reflect', got {fill!r}")
 
 
@@ -69,7 +68,7 @@ def moved(images: torch.Tensor, move: Move, *, fill: float | str = 0.0) -> torch
     picture is blurred by a Gaussian of (1/s - 1)/2 pixels, scikit-image's rule against aliasing.
     """
     check_images(images)
-    check_fill(fill)
+    check_fill(fill, images.dtype)
     move = check_move(move)
     quarters, odd = divmod(move.angle % 360, 90)
     fits = quarters % 2 == 0 or images.shape[2] == images.shape[3]

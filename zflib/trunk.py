@@ -24,15 +24,24 @@ POINTWISE = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, ResponseNorm) or super().is_leaf_module(module, name)
+        return isinstance(module, ResponseNorm) or _altered(module) or super().is_leaf_module(module, name)
+
+
+def _altered(module: nn.Module) -> bool:
+    """Whether calling the module may do other than its class says: hooks, or a forward of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def trace(net: nn.Module) -> fx.GraphModule | None:
-    """The network as a graph of its modules and functions; None if its forward is not a fixed graph."""
+    """The network as a graph of its modules and functions; None if its forward is not a fixed graph of one input."""
+    if _altered(net):  # a graph holds what is called inside the network, not what happens around it
+        return None
     try:
-        return fx.GraphModule(net, _Tracer().trace(net))
+        graph = fx.GraphModule(net, _Tracer().trace(net))
     except Exception:  # control flow that depends on the images, among many other reasons
         return None
+    # an optional argument would be traced as if it were given
+    return graph if sum(node.op == "placeholder" for node in graph.graph.nodes) == 1 else None
 
 
 @dataclass
@@ -120,6 +129,8 @@ def _two(value) -> tuple[int, int]:
 
 def _known(module: nn.Module) -> bool:
     """Whether a module's output can be computed again in part."""
+    if _altered(module):
+        return False
     if isinstance(module, nn.Conv2d):
         return module.padding_mode == "zeros" and not isinstance(module.padding, str)
     if isinstance(module, nn.AvgPool2d):
@@ -234,7 +245,7 @@ def _put(maps: torch.Tensor, blocks: torch.Tensor, offsets: torch.Tensor, *, add
     """Write (or add) each block into its (P,C,H,W) map at its (P,2) offset; what lies outside the map is left out."""
     different, which = offsets.unique(dim=0, return_inverse=True)
     for number, offset in enumerate(different.tolist()):  # slices are many times faster than indices
-        some = (which == number).nonzero().flatten()
+        some = (which == number).nonzero().flatten().to(maps.device)  # offsets are kept on the CPU
         spans = [(max(o, 0), min(o + n, size)) for o, n, size in zip(offset, blocks.shape[2:], maps.shape[2:])]
         (top, bottom), (left, right) = spans
         block = blocks[:, :, top - offset[0] : bottom - offset[0], left - offset[1] : right - offset[1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -11,10 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import show
+from .checks import check_integers
 from .deconv import Deconvnet
+from .features import check_layers
 from .fields import patches, receptive_fields
 from .gallery import images_of, middle
 from .peaks import find_peaks
+from .sources import Indexed, open_source
 from .tally import Peaks
 
 SIDE = 88  # pixels of one of nine small pictures
@@ -74,19 +78,33 @@ class Units:
 
     def __init__(self, net, images, *, layers=None, peaks=None, labels=None, classes=None, preprocess=None):
         self.classes = list(getattr(net, "classes", []) if classes is None else classes)
-        self.net, self.images, self.labels, self.preprocess = net, images, labels, preprocess
+        self.net, self.images, self.preprocess = net, images, preprocess
+        if not isinstance(peaks, Mapping | None):
+            raise TypeError(f"peaks must be a dict layer -> Peaks, as find_peaks gives it, got {type(peaks).__name__}")
         convs = [name for name in getattr(net, "layer_names", []) if name.startswith("conv")]
-        layers = [layers] if isinstance(layers, str) else list(layers or peaks or convs)
-        if not layers:
+        if not (layers := layers or peaks or convs):
             raise ValueError("layers is missing: this network names none; give some module paths of named_modules()")
+        self.layers = layers = check_layers(net, layers)
         lacking = next((layer for layer in layers if peaks is not None and layer not in peaks), None)
         if lacking is not None:
-            raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks)}")
+            raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks) or 'no layers'}")
         self.peaks = find_peaks(net, images, layers=layers, preprocess=preprocess) if peaks is None else peaks
-        self.layers = layers
         self.unit, self._grid = lru_cache(maxsize=64)(self._unit), lru_cache(self._first_field)
-        if labels is not None and len(labels) <= max(int(self.peaks[layer].images.max()) for layer in layers):
-            raise ValueError(f"labels must be one for each image, got {len(labels)}")
+        last = max(int(self.peaks[layer].images.max()) for layer in layers)
+        source = open_source(net, images, preprocess)
+        if isinstance(source, Indexed) and last >= source.count:
+            raise ValueError(f"peaks are of other images: they name number {last}, and there are {source.count} images")
+        self.labels = None if labels is None else self._checked(labels, last)
+
+    def _checked(self, labels, last: int) -> torch.Tensor:
+        """(N,) classes of images up to number `last`."""
+        labels = check_integers("labels", labels, "a class for each image")
+        if labels.dim() != 1 or len(labels) <= last:
+            raise ValueError(f"labels must be one for each image, got {tuple(labels.shape)} for at least {last + 1}")
+        known = f" from 0 to {len(self.classes) - 1}" if self.classes else ", at least 0"
+        if wrong := labels[(labels < 0) | (labels >= (len(self.classes) or torch.inf))].tolist():
+            raise ValueError(f"labels must be classes{known}, got {wrong[0]}")
+        return labels
 
     def channels(self, layer: str) -> int:
         """How many the layer has."""

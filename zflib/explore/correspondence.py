@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..checks import check_choice, check_layer
+from ..checks import check_choice, check_net
+from ..features import check_layers
 from ..masker import Masker
 from ..scenes import FRONTAL, scenes
 from .panel import Panel
@@ -27,14 +28,12 @@ def correspondence(
     both, five rendered faces. `layers` are those to choose from, the last one is shown first; `size` is the first side
     in pixels, by default a fifth of the image's.
     """
+    check_net(net)
     if (images is None) != (positions is None):
         raise ValueError("positions must come with images: (N,2) rows and columns by the name of the part")
     if images is None:
         images, positions = _faces(net)
-    layers = [layers] if isinstance(layers, str) else list(layers)
-    for layer in layers:
-        check_layer(net, layer)
-    masker = Masker(net, images, positions)
+    layers, masker = check_layers(net, layers), Masker(net, images, positions)
     sides = masker.sizes()
     start = min(sides, key=lambda side: abs(side - min(masker.whole) / 5)) if size is None else size
     check_choice("size", start, sides)

@@ -23,9 +23,8 @@ def invariance(net: nn.Module, image: torch.Tensor, *, label: int | None = None,
     what comes in, as in `zflib.invariance`. A distance of 1 is as far as the pictures `others` (M,3,H,W) are, by
     default the shipped photographs; for networks that cannot prepare these it is the vector's own length.
     """
-    image = image[0] if image.dim() == 4 and len(image) == 1 else image
     mover = Mover(net, image, label=label, layers=layers, others=others, fill=fill)
-    (height, width), wide = image.shape[1:], widgets.Layout(width="420px")
+    (height, width), wide = mover.image.shape[2:], widgets.Layout(width="420px")
 
     def slider(name: str, reach: int, start: int = 0) -> widgets.IntSlider:
         return widgets.IntSlider(value=start, min=-reach, max=reach, description=name, layout=wide)

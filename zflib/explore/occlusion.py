@@ -19,9 +19,10 @@ def occlusion(
     `image` is one preprocessed (3,H,W) image; `label`, `layer` and `fill` as in `zflib.occlude`. The maps over all
     positions, nine by nine of them, are computed beforehand for every size, a second or two.
     """
-    image = image[0] if image.dim() == 4 and len(image) == 1 else image
     square = Occluder(net, image, label=label, layer=layer, fill=fill)
     height, width = square.image.shape[1:]
+    if min(height, width) < 4:
+        raise ValueError(f"image must be at least 4x4 pixels, as the smallest square is, got {height}x{width}")
     size, wide = max(4, min(height, width) // 4), widgets.Layout(width="420px")
     sides = list(range(4, min(height, width) + 1, 4))
     for side in sides:

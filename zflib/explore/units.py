@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from .. import crops
-from ..checks import check_choice
+from ..checks import check_choice, check_net
 from ..units import Units, describe_unit, unit_pixels
 from .panel import Panel
 
@@ -21,8 +21,7 @@ def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None,
     `layers` are for networks that are not ours. `layer` is the first one shown, by default the last. Bad input raises
     ValueError or TypeError.
     """
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
+    check_net(net)
     pixels = crops.windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
     known = Units(net, pixels, layers=layers, **found)
     check_choice("layer", layer or known.layers[-1], known.layers)
