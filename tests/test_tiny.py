@@ -376,3 +376,10 @@ def test_a_root_that_cannot_be_made(tmp_path, offline):
 def test_the_official_address_and_sum():
     assert tiny.URL == "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
     assert tiny.MD5 == "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def test_what_a_killed_decoding_left_is_removed(folder):
+    left = folder / "train-pixels.npy.99999.part"
+    left.write_bytes(b"half")
+    check_splits(folder)
+    assert not left.exists()

@@ -79,6 +79,19 @@ def test_a_torn_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.part"))
 
 
+def forkserver():
+    """A context whose processes begin with torch imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["zflib.train"])
+    return context
+
+
+def two_processes(function, *arguments) -> None:
+    """function(rank, *arguments) in two processes; an error of one is raised here."""
+    forkserver()
+    torch.multiprocessing.start_processes(function, arguments, nprocs=2, start_method="forkserver")
+
+
 def killed_run(out: str) -> None:
     """A whole run in a process of its own, checkpoints after every step, as slow as a kill needs to hit it."""
     torch.set_num_threads(1)
@@ -88,8 +101,7 @@ def killed_run(out: str) -> None:
 
 def test_killed_ten_times_at_random_moments_it_ends_in_the_same_weights(tmp_path):
     """SIGKILL, so nothing is tidied up, in a run that spends most of its time writing checkpoints."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zflib.train"])
+    context = forkserver()
     started = time.monotonic()
     context.Process(target=killed_run, args=(str(tmp_path / "warm"),)).start()
     whole = context.Process(target=killed_run, args=(str(tmp_path / "whole"),))
@@ -122,6 +134,9 @@ def test_a_checkpoint_of_another_recipe_or_network_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"another recipe, it differs in lr, seed; choose a new folder"):
         train.train(net, images(), images(20, 1), replace(RECIPE, epochs=1, lr=1.0, seed=4), tmp_path)
     assert same(net, trained)
+    for others in (images(48), images(seed=3)):
+        with pytest.raises(ValueError, match="other training images; choose a new folder"):
+            train.train(network(), others, images(20, 1), replace(RECIPE, epochs=1), tmp_path)
     wider = ZFNet(7, geometry=replace(TINY, hidden=(9,)), batch_norm=True)
     before = copy.deepcopy(wider)
     with pytest.raises(ValueError, match="another network; choose a new folder"):
@@ -282,7 +297,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path, name):
     recipe = replace(train.RECIPES[name], epochs=2, batch=8, sizes=RECIPE.sizes if name == "modern" else ())
     alone = network(recipe.batch_norm)
     train.train(alone, images(), images(21, 1), recipe, tmp_path / "one", report=lambda row: None)
-    torch.multiprocessing.spawn(one_of, (2, free_port(), asdict(recipe), str(tmp_path)), nprocs=2)
+    two_processes(one_of, 2, free_port(), asdict(recipe), str(tmp_path))
     both = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     moved = network(recipe.batch_norm).state_dict()
     for key, value in alone.state_dict().items():
@@ -307,7 +322,7 @@ def late(rank: int, port: int, out: str) -> None:
 
 def test_no_process_leaves_while_another_is_busy(tmp_path):
     """A closed connection would end the other's last step with an error."""
-    torch.multiprocessing.spawn(late, (free_port(), str(tmp_path)), nprocs=2)
+    two_processes(late, free_port(), str(tmp_path))
     moment = {path.name: float(path.read_text()) for path in tmp_path.iterdir()}
     assert moment["done0"] - moment["done1"] > 0.2
     assert min(moment["left0"], moment["left1"]) >= moment["done0"]
@@ -317,6 +332,22 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
     monkeypatch.setattr(cluster, "world", lambda: 3)
     with pytest.raises(ValueError, match="batch 128 cannot be shared by 3 processes; choose a number that divides it"):
         cluster.share(128)
+
+
+def test_every_image_counts_as_much_in_the_mean():
+    some, net = images(501), network(batch_norm=False)
+    some.pixels[500] = 255  # alone in its part
+    loop.prepare(net, some, replace(train.RECIPES["paper"], batch=8))
+    torch.testing.assert_close(net.mean, torch.from_numpy(some.pixels.mean(0)).float(), rtol=1e-6, atol=1e-4)
+
+
+def test_norms_and_dropouts_at_any_depth_are_shared(monkeypatch):
+    monkeypatch.setattr(cluster, "world", lambda: 2)
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda net, **settings: net)
+    deep = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.3)))
+    deep = cluster.shared(deep)
+    assert isinstance(deep[0], cluster.SharedBatchNorm) and isinstance(deep[1][0], cluster.SharedBatchNorm)
+    assert isinstance(deep[1][1], cluster.SharedDropout) and deep[1][1].p == 0.3
 
 
 def test_the_mean_image_is_cut_and_mirrored_as_the_image_is(tmp_path):

@@ -21,34 +21,39 @@ def save_atomically(value, path: Path) -> None:
     files.write_atomically(path, buffer.getvalue())
 
 
-def save(path: Path, parts: dict, recipe: Recipe, progress: Progress) -> None:
-    """The state of every part (network, optimiser, scaler), the random generators, and where the run stands."""
+def save(path: Path, parts: dict, recipe: Recipe, progress: Progress, *, data: dict) -> None:
+    """The state of every part (network, optimiser, scaler), the random generators, and where the run stands.
+
+    `data` tells of the training images, as `Images.about`.
+    """
     state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"progress": asdict(progress), "recipe": _plain(recipe), "rng": _generators(_device(parts))}
+    state |= {"progress": asdict(progress), "recipe": _plain(recipe), "data": data, "rng": _generators(_device(parts))}
     save_atomically(state, path)
 
 
-def read(path: Path, recipe: Recipe, net: nn.Module) -> dict | None:
-    """What `save` wrote, None if nothing is there. A damaged file, another recipe or network is a ValueError."""
+def read(path: Path, recipe: Recipe, net: nn.Module, *, data: dict) -> dict | None:
+    """What `save` wrote, None if nothing is there. A damaged file, another recipe, network or data is a ValueError."""
     if not path.exists():
         return None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         changed = ", ".join(key for key, value in _plain(recipe).items() if state["recipe"].get(key) != value)
         fits = _shapes(state["net"]) == _shapes(net.state_dict())
-        progress, _ = Progress(**state["progress"]), [state[key] for key in ("optimiser", "scaler", "rng")]
+        progress, _ = Progress(**state["progress"]), [state[key] for key in ("optimiser", "scaler", "rng", "data")]
     except Exception as error:  # damaged bytes raise half a dozen kinds of errors
         raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
     if changed:
         raise ValueError(f"out: {path} belongs to another recipe, it differs in {changed}; choose a new folder")
     if not fits:
         raise ValueError(f"out: {path} belongs to another network; choose a new folder")
+    if state["data"] != data:
+        raise ValueError(f"out: {path} belongs to other training images; choose a new folder")
     return state | {"progress": progress}
 
 
-def resume(path: Path, parts: dict, recipe: Recipe) -> Progress | None:
+def resume(path: Path, parts: dict, recipe: Recipe, *, data: dict) -> Progress | None:
     """Restore what `save` wrote, as `read` checks it; None if nothing is there."""
-    state = read(path, recipe, parts["net"])
+    state = read(path, recipe, parts["net"], data=data)
     if state is None:
         return None
     for name, part in parts.items():

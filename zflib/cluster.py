@@ -107,11 +107,12 @@ def shared(net: nn.Module) -> nn.Module:
     """`net` for training: itself if alone, else wrapped so that all processes take the step of the whole batch."""
     if world() == 1:
         return net
-    for name, module in list(net.named_children()):
+    for path, module in list(net.named_modules()):
+        parent, _, name = path.rpartition(".")
         if isinstance(module, nn.BatchNorm2d):
             twin = SharedBatchNorm(module.num_features, module.eps, module.momentum).to(module.weight.device)
             twin.load_state_dict(module.state_dict())
-            setattr(net, name, twin)
+            setattr(net.get_submodule(parent), name, twin)
         elif isinstance(module, nn.Dropout):
-            setattr(net, name, SharedDropout(module.p))
+            setattr(net.get_submodule(parent), name, SharedDropout(module.p))
     return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)

@@ -36,8 +36,8 @@ def prepare(net: models.ZFNet, images: Images, recipe: Recipe) -> None:
     """Untrained weights, the mean of the training images, their scale, and pools for every size of crop."""
     torch.manual_seed(recipe.seed)
     initialise(net, recipe)
-    mean = np.mean([images.pixels[start : start + 500].mean(0) for start in range(0, len(images), 500)], axis=0)
-    mean = torch.from_numpy(mean).to(net.mean)
+    parts = (images.pixels[start : start + 500] for start in range(0, len(images), 500))  # not all at once in memory
+    mean = torch.from_numpy(sum(part.sum(0, dtype=np.float64) for part in parts) / len(images)).to(net.mean)
     net.mean = mean if recipe.per_pixel_mean else mean.mean(dim=(1, 2), keepdim=True)
     net.scale.fill_(recipe.scale)
     last = f"pool{len(net.geometry.convs)}"
@@ -65,7 +65,9 @@ class Run:
         self.half = torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.parts = {"net": self.net, "optimiser": self.optimiser, "scaler": self.scaler}
-        self.progress = checkpoints.resume(self.checkpoint, self.parts, recipe) or Progress(lr=recipe.lr)
+        self.data = self.images.about()
+        self.progress = checkpoints.resume(self.checkpoint, self.parts, recipe, data=self.data)
+        self.progress = self.progress or Progress(lr=recipe.lr)
 
     @property
     def checkpoint(self) -> Path:
@@ -77,7 +79,7 @@ class Run:
 
     def save(self) -> None:
         if cluster.rank() == 0:
-            checkpoints.save(self.checkpoint, self.parts, self.recipe, self.progress)
+            checkpoints.save(self.checkpoint, self.parts, self.recipe, self.progress, data=self.data)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(inputs, labels) of every step that is left of the epoch: this process' rows of each batch."""

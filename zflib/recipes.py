@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Recipe:
-    """What section 3 of the paper fixes for a training run; the defaults are its own choices."""
+    """What a training run needs to know; the defaults are the paper's (section 3), `weight_decay` is Krizhevsky's."""
 
     epochs: int = 70
     batch: int = 128
@@ -82,7 +82,10 @@ RECIPES = {
 
 
 def initialise(net: nn.Module, recipe: Recipe) -> None:
-    """Normal weights of standard deviation `init_std`, zero biases (section 3's "1e-2" and "0"); sets the dropout."""
+    """Normal weights of standard deviation `init_std`, zero biases (section 3's "1e-2" and "0"); sets the dropout.
+
+    With `linear_init` "he" linear layers begin at torch's own scale.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and recipe.linear_init == "normal"):
             nn.init.normal_(module.weight, std=recipe.init_std)

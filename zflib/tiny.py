@@ -166,17 +166,36 @@ def _list_val(root: Path, wnids: list[str]) -> tuple[list[Path], list[int]]:
 
 def _pixels(paths: list[Path], root: Path, target: Path) -> np.ndarray:
     """The memory map of the images at `paths` in the cache `target`, decoded if it is not there or of other files."""
-    own, mark = target.parent == root, target.with_suffix(".sha256")
-    found, known = _fingerprint(paths, root, own=own), mark.read_bytes() if mark.is_file() else None
-    same = known == found or (known is None and own)  # an earlier version left no mark
-    pixels = _read_cache(target, len(paths)) if same else None
+    own = target.parent == root
+    found = _fingerprint(paths, root, own=own)
+    pixels = _earlier(target, len(paths), found, own=own)
     if pixels is None:
-        _decode_all(paths, target)
-        pixels, known = np.load(target, mmap_mode="r"), None
-    if known != found:
-        with contextlib.suppress(OSError):  # a folder that one may only read
-            files.write_atomically(mark, found)
+        # A memory map on a disk that fills up would not raise but kill the process.
+        fetch.check_place(target.parent, len(paths) * 3 * 64 * 64, fix="pass cache= with a folder of yours")
+        with fetch.alone(target.parent):
+            pixels = _earlier(target, len(paths), found, own=own)  # another process may have been faster
+            if pixels is None:
+                _decode_all(paths, target)
+                pixels = np.load(target, mmap_mode="r")
+                _mark(target, found)
     return pixels
+
+
+def _earlier(target: Path, count: int, found: bytes, *, own: bool) -> np.ndarray | None:
+    """The memory map that an earlier call left, None if there is none or it is of other files."""
+    mark = target.with_suffix(".sha256")
+    known = mark.read_bytes() if mark.is_file() else None
+    if known != found and not (known is None and own):  # in its own folder an earlier version left no mark
+        return None
+    pixels = _read_cache(target, count)
+    if pixels is not None and known is None:
+        _mark(target, found)
+    return pixels
+
+
+def _mark(target: Path, found: bytes) -> None:
+    with contextlib.suppress(OSError):  # a folder that one may only read
+        files.write_atomically(target.with_suffix(".sha256"), found)
 
 
 def _fingerprint(paths: list[Path], root: Path, *, own: bool) -> bytes:
@@ -200,12 +219,11 @@ def _read_cache(cache: Path, count: int) -> np.ndarray | None:
 
 
 def _decode_all(paths: list[Path], target: Path) -> None:
-    shape = (len(paths), 3, 64, 64)
-    # A memory map on a disk that fills up would not raise but kill the process.
-    fetch.check_place(target.parent, int(np.prod(shape)), fix="pass cache= with a folder of yours")
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")  # two processes that decode at once do not share it
+    for left in target.parent.glob(f"{target.name}.*.part"):  # by a process that was killed: 1.2 GB
+        left.unlink(missing_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")  # where folders cannot be locked, still one's own
     try:
-        store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(paths), 3, 64, 64))
         for i, path in enumerate(tqdm(paths, desc=target.stem, unit="image", disable=None)):
             image = open_image(path)
             if image.size != (64, 64):

@@ -45,7 +45,7 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
     """
     out = _folder(out)
     _check(net, images, validation, recipe)
-    checkpoints.read(out / "checkpoint.pt", recipe, net)
+    checkpoints.read(out / "checkpoint.pt", recipe, net, data=images.about())
     _rows(out)
     out.mkdir(parents=True, exist_ok=True)
     files.remove_parts(out)
