@@ -132,6 +132,9 @@ def test_a_run_is_shipped_with_its_snapshots_and_their_evolution(tmp_path, monke
     assert nets[2].card["curve"] == [json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[1])]
     found = evolution.evolve(nets, pixels(), layers={"conv1": [0, 2], "conv2": [1]})
     evolution.save(found, shipped / "small-evolution.npz")
+    with pytest.raises(ValueError, match="made with other weights of small"):
+        evolution.load("small")
+    evolution.save(found, shipped / "small-evolution.npz", network=whole.card["sha256"])
     again = evolution.load("small")
     for layer, value in found.items():
         assert torch.equal(again[layer].images, value.images) and torch.equal(again[layer].positions, value.positions)

@@ -141,23 +141,29 @@ def response_agreement(nets: dict[int, nn.Module], images: torch.Tensor, layer: 
     return {epoch: float((values * final).sum(dim=1).mean()) for epoch, values in responses.items()}
 
 
-def save(evolutions: dict[str, Evolution], path: str | Path) -> None:
-    """All layers to one compressed .npz, atomically; projections in half precision."""
+def save(evolutions: dict[str, Evolution], path: str | Path, *, network: str = "") -> None:
+    """All layers to one compressed .npz, atomically; projections in half precision. `network`: SHA-256 of the last."""
     arrays = {f"{layer}/{name}": value.numpy().astype(np.float16 if name in ("projections", "values") else np.int32)
               for layer, found in evolutions.items() for name, value in vars(found).items()}  # fmt: skip
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, network=np.array(network), **arrays)
     files.write_atomically(path, buffer.getvalue())
 
 
 def load(name: str) -> dict[str, Evolution]:
-    """The evolution that zflib ships for a network: layer -> Evolution over Tiny ImageNet's training images."""
+    """The evolution that zflib ships for a network: layer -> Evolution over Tiny ImageNet's training images.
+
+    ValueError if there is none, or if it was made with other weights than the network has now.
+    """
     path = files.SHIPPED / f"{name}-evolution.npz"
     if not path.is_file():
         raise ValueError(f"name {name!r} has no evolution here; python -m zflib.evolution makes one")
     with np.load(path, allow_pickle=False) as arrays:
-        layers = dict.fromkeys(key.split("/")[0] for key in arrays)
-        as_tensor = {key: torch.from_numpy(arrays[key]) for key in arrays}
+        network = str(arrays["network"])
+        as_tensor = {key: torch.from_numpy(arrays[key]) for key in arrays if "/" in key}
+    if network != models.load(name).card["sha256"]:
+        raise ValueError(f"{path.name} was made with other weights of {name}; python -m zflib.evolution makes it anew")
+    layers = dict.fromkeys(key.split("/")[0] for key in as_tensor)
     whole = {key: v.float() if v.is_floating_point() else v.long() for key, v in as_tensor.items()}
     return {layer: Evolution(**{key.split("/")[1]: v for key, v in whole.items() if key.split("/")[0] == layer})
             for layer in layers}  # fmt: skip
@@ -186,7 +192,7 @@ def _evolve(options: argparse.Namespace) -> None:
     found = evolve(nets, pixels, layers=layers)
     for evolution in found.values():
         evolution.images *= options.every  # numbers in the whole set
-    save(found, options.out)
+    save(found, options.out, network=last.card["sha256"])
 
 
 if __name__ == "__main__":
