@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from zflib.checks import layer_path
-from zflib.models import ResponseNorm
+from zflib.norm import ResponseNorm
 
 RULES = ("deconvnet", "gradient", "guided")
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import zflib
 from zflib.deconv import rectify, transposed_filter, unpool
-from zflib.models import ResponseNorm
+from zflib.norm import ResponseNorm
 
 tv = torchvision.models
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zflib
-from zflib import evolution, files, models, shipping, train
+from zflib import data, evolution, files, models, shipping, train
 from zflib.models import Conv, Geometry, ZFNet
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
@@ -31,7 +31,7 @@ def test_every_snapshot_finds_its_own_winner_and_draws_it_with_its_own_weights()
     assert found["conv1"].epochs.tolist() == [1, 5] and found["conv2"].projections.shape == (2, 1, 3, 10, 10)
     for row, epoch in enumerate((1, 5)):
         deconvnet = zflib.Deconvnet(nets[epoch])
-        images = models.data.centre_crop(nets[epoch].normalise(torch.from_numpy(pixels())), 10)
+        images = data.centre_crop(nets[epoch].normalise(torch.from_numpy(pixels())), 10)
         strongest = deconvnet.activations(images, "conv1").flatten(2).amax(2)[:, [3, 0]]  # (70,2)
         assert torch.equal(found["conv1"].images[row], strongest.argmax(0))
         for column, channel in enumerate((3, 0)):

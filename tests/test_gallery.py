@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import zflib
-from zflib import crops, files, gallery, likeness, models, units
+from zflib import crops, data, files, gallery, likeness, models, units
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.tally import Peaks
 
@@ -161,7 +161,7 @@ def test_nearest_part_against_a_loop():
 
 
 def test_mine_finds_labels_and_draws_every_winner(net, pixels, mined):
-    images = models.data.centre_crop(net.normalise(torch.from_numpy(pixels)), 10)
+    images = data.centre_crop(net.normalise(torch.from_numpy(pixels)), 10)
     deconvnet = zflib.Deconvnet(net)
     for layer in ("conv1", "conv2"):
         strongest = deconvnet.activations(images, layer).flatten(2).amax(2)  # (40,C)
@@ -303,7 +303,7 @@ def test_the_command_mines_and_writes(net, pixels, tmp_path, monkeypatch, capsys
 
 def test_a_unit_is_the_deconvnets_and_its_boxes_are_the_fields(net, pixels, mined):
     known = units.Units(net, pixels, peaks=mined.peaks, labels=torch.arange(40) % 5)
-    images = models.data.centre_crop(net.normalise(torch.from_numpy(pixels)), 10)
+    images = data.centre_crop(net.normalise(torch.from_numpy(pixels)), 10)
     for layer in ("conv1", "conv2"):
         for channel in gallery.alive(mined.peaks[layer]).tolist():
             unit, peaks = known.unit(layer, channel), mined.peaks[layer]

@@ -13,7 +13,8 @@ from torch import nn
 
 import zflib
 from zflib import files, filters, models
-from zflib.models import ZFNET, Conv, Geometry, ResponseNorm
+from zflib.models import ZFNET, Conv, Geometry
+from zflib.norm import ResponseNorm
 
 NAMES = ["conv1", "pool1", "norm1", "conv2", "pool2", "norm2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"]
 

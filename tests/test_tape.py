@@ -492,7 +492,7 @@ def test_weights_that_are_on_no_device():
 
 def test_the_steps_of_a_small_network():
     net = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), zflib.models.ResponseNorm(), nn.Flatten(), nn.Linear(16, 2)
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), zflib.norm.ResponseNorm(), nn.Flatten(), nn.Linear(16, 2)
     )
     tape = record(net, torch.randn(1, 3, 6, 6), "5")
     assert [step.kind for step in tape.used()][::-1] == [

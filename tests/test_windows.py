@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from zflib import windows
 from zflib.deconv import Deconvnet
-from zflib.models import ResponseNorm
+from zflib.norm import ResponseNorm
 
 Conv, Pool, ReLU = nn.Conv2d, nn.MaxPool2d, nn.ReLU
 NETWORKS = {

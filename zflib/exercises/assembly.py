@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from .. import deconv, models
+from ..norm import ResponseNorm
 from ..verdicts import Exercise
 
 
@@ -16,7 +17,7 @@ def _blocks() -> list[tuple[tuple, dict]]:
     cases = []
     for channels, kernel, stride, side in ((4, 3, 1, 11), (3, 5, 2, 17)):
         conv = torch.nn.Conv2d(channels, channels, kernel, stride, padding=1)
-        pool, norm = torch.nn.MaxPool2d(3, 2, ceil_mode=True), models.ResponseNorm()
+        pool, norm = torch.nn.MaxPool2d(3, 2, ceil_mode=True), ResponseNorm()
         block = torch.nn.Sequential(conv, torch.nn.ReLU(), pool, norm).requires_grad_(False)
         for parameter in conv.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
