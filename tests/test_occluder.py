@@ -35,6 +35,7 @@ def test_one_position_is_a_forward_pass_of_the_covered_image(square):
 def test_a_square_is_kept_inside_the_image(square):
     assert torch.equal(square.covered(500, 500, 20), square.covered(36, 36, 20))
     assert float(square.covered(0, 0, 56).abs().max()) == 0
+    assert np.array_equal(square.pixels(500, 500, 20), square.pixels(36, 36, 20))  # and so is its frame
 
 
 def test_bars_are_as_long_as_the_probabilities():
@@ -67,6 +68,16 @@ def small() -> nn.Sequential:
     torch.manual_seed(0)
     body = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten()
     return nn.Sequential(*body, nn.Linear(16, 12), nn.ReLU(), nn.Dropout(), nn.Linear(12, 4))
+
+
+def test_a_large_image_has_no_more_sizes_than_a_small_one():
+    for side in (56, 120):
+        panel = explore.occlusion(small(), torch.randn(3, side, side), layer="0")
+        size, row = panel.controls["size"], panel.controls["row"]
+        assert len(size.options) <= 15 and size.options[-1] + size.options[0] > side
+        row.value = row.max
+        size.value = size.options[0]
+        assert panel.status.value == "" and row.max + size.value == side
 
 
 def test_training_mode_neither_changes_what_is_seen_nor_the_network():

@@ -67,7 +67,8 @@ class Occluder:
         return image, probabilities, torch.atleast_2d(tape.activations[0, self.channel]), projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
-        """(H,W,3) uint8: the five panels of Figure 7, the two over all positions with a frame at this one."""
+        """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""
+        row, column = (max(0, min(place, side - size)) for place, side in zip((row, column), self.image.shape[1:]))
         image, probabilities, activation_map, projection = self.at(row, column, size)
         maps = self.maps(size)
         whole = show.framed(show.upscale(show.image_pixels(image, self.net), SIDE, smooth=True),
