@@ -172,13 +172,15 @@ def _padded(module: nn.Module, maps: torch.Tensor, out) -> torch.Tensor:
 
 
 def shares(stages: list[Stage], size) -> list[float]:
-    """For a square of `size`: the share of its whole work that each stage has to do."""
+    """For a square of `size`: the share of its whole work that each stage has to do, counted in multiply-adds.
+
+    That is the share of the output that is reached or, where the change of the input is spread, of the input.
+    """
     lengths, found = list(size), []
     for stage in stages:
         counts = [stage.count(axis, lengths[axis]) for axis in (0, 1)] if stage.local else lengths
-        needed = [(n - 1) * stage.axis(a)[1] + stage.axis(a)[0] if stage.local else n for a, n in enumerate(counts)]
-        needed = lengths if stage.linear else needed
-        found.append(needed[0] * needed[1] / (stage.whole.shape[1] * stage.whole.shape[2]))
+        rows, columns = lengths if stage.linear else counts
+        found.append(rows * columns / (stage.out.shape[1] * stage.out.shape[2]))
         lengths = counts
     return found
 
