@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from zflib.checks import layer_path
-from zflib.norm import ResponseNorm
+from zflib._arguments import layer_path
+from zflib.models.response_norm import ResponseNorm
 
 RULES = ("deconvnet", "gradient", "guided")
 

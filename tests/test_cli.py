@@ -15,7 +15,7 @@ from PIL import Image
 import zflib
 from zflib import data, models, show
 from zflib.__main__ import main, sheet
-from zflib.views import View
+from zflib.explore.layer_explorer import View
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -168,7 +168,7 @@ def test_a_disk_that_refuses_leaves_the_old_picture(capsys, tmp_path, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("zflib.files.os.replace", full)
+    monkeypatch.setattr("zflib._files.os.replace", full)
     sentence = fails(capsys, "chelsea", "--layer", "conv1", "--top", "1", "-o", target)
     assert "cannot be written: No space left on device" in sentence
     assert target.read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["x.png"]

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from zflib import files, filters, models, recipes
+from zflib import _files, models
+from zflib.train import filters, recipes
 
 FACTS = ("data", "recipe", "command", "seed", "epochs", "curve", "accuracy", "sha256")
 
@@ -16,7 +17,7 @@ def name(request):
 
 
 def card(name: str) -> dict:
-    return json.loads((files.SHIPPED / f"{name}.json").read_text())
+    return json.loads((_files.SHIPPED / f"{name}.json").read_text())
 
 
 def test_a_card_tells_how_its_network_was_made_and_what_it_gets_right(name):
@@ -24,7 +25,7 @@ def test_a_card_tells_how_its_network_was_made_and_what_it_gets_right(name):
     assert [fact for fact in FACTS if fact not in told] == []
     assert recipes.Recipe(**told["recipe"]).seed == told["seed"] and len(told["curve"]) == told["epochs"]
     assert told["command"].startswith("python -m zflib.train ") and told["command"].endswith(f"runs/{name}")
-    assert hashlib.sha256((files.SHIPPED / f"{name}.pt").read_bytes()).hexdigest() == told["sha256"]
+    assert hashlib.sha256((_files.SHIPPED / f"{name}.pt").read_bytes()).hexdigest() == told["sha256"]
     for crops in ("centre crop", "ten-crop"):
         assert 0 < told["accuracy"][crops]["top1"] <= told["accuracy"][crops]["top5"] <= 100
 
@@ -44,4 +45,4 @@ def test_the_snapshots_show_how_features_grow():
 
 
 def test_data_is_small_enough_for_a_clone():
-    assert sum(path.stat().st_size for path in files.SHIPPED.iterdir()) < 60e6
+    assert sum(path.stat().st_size for path in _files.SHIPPED.iterdir()) < 60e6

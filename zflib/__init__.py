@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
+
+# Threads that spin while they wait stop every other torch process on the same cores; your own setting wins.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from . import data, deconv, firing, masks, models, peaks, scenes, transforms
-from .correspondence import Comparison, Correspondence, correspondence
-from .deconv import Deconvnet
-from .invariance import Invariance, invariance
+from . import data, deconv, experiments, models, record, train
+from .data import scenes
+from .deconv import Deconvnet, receptive_field, receptive_fields
+from .experiments import (
+    Comparison,
+    Correspondence,
+    Invariance,
+    OcclusionMaps,
+    correspondence,
+    find_peaks,
+    invariance,
+    occlude,
+)  # fmt: skip
 from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
-from .occlusion import OcclusionMaps, occlude
-from .peaks import find_peaks, receptive_field
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "correspondence",
-    "data", "deconv", "device", "dogs", "evolution", "find_peaks", "firing", "invariance", "load", "masks", "models",
-    "occlude", "peaks", "receptive_field", "scenes", "scenes56", "train", "transforms", "versions", "zfnet56",
+    "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models", "occlude",
+    "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
 ]  # fmt: skip
 
 
@@ -29,6 +40,6 @@ def versions(on: torch.device | str = "cpu") -> str:
 
 
 def __getattr__(name: str):
-    if name in ("dogs", "evolution", "train"):  # on first use: `python -m zflib.train` must not find it imported yet
+    if name in ("check", "explore", "show", "studies"):  # on first use: matplotlib and ipywidgets take their time
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from . import data, models, show
-from .checks import check_layer
+from ._arguments import check_layer
+from ._files import write_atomically
 from .deconv import RULES
-from .files import write_atomically
-from .views import View, open_photo
+from .explore.layer_explorer import View, open_photo
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import zflib
-from zflib.peaks import find_peaks
-from zflib.sources import CHUNK
+from zflib.data.image_source import CHUNK
+from zflib.experiments.peaks import find_peaks
 
 
 def bare(net: zflib.ZFNet, pixels: np.ndarray) -> None:

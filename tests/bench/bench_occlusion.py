@@ -17,7 +17,7 @@ from captum.attr import Occlusion
 from torch import nn
 
 import zflib
-from zflib.occlusion import occlude
+from zflib.experiments.occlusion import occlude
 
 TRIED = (1, 4, 16, 64)
 

@@ -13,7 +13,7 @@ import time
 import torch
 from torch import nn
 
-from zflib.norm import ResponseNorm
+from zflib.models.response_norm import ResponseNorm
 
 
 def milliseconds(norm: nn.Module, maps: torch.Tensor, grad: torch.Tensor, repeats: int = 15) -> float:

@@ -1,10 +1,10 @@
 """Panels to play with: thin ipywidgets over `show` and the rooms behind it. No other room imports ipywidgets."""
 
-from .correspondence import correspondence
-from .invariance import invariance
-from .layers import layers
-from .occlusion import occlusion
-from .panel import Panel, panel, stepper
-from .units import units
+from .correspondence_explorer import correspondence
+from .invariance_explorer import invariance
+from .layer_explorer import layers
+from .occlusion_explorer import occlusion
+from .panels import Panel, panel, stepper
+from .unit_explorer import units
 
 __all__ = ["Panel", "correspondence", "invariance", "layers", "occlusion", "panel", "stepper", "units"]

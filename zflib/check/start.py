@@ -1,0 +1,63 @@
+"""Exercises of notebook 00: one activation of one map."""
+
+from __future__ import annotations
+
+import torch
+
+from .verdict import Exercise
+
+
+def _a_map() -> list[tuple[tuple, dict]]:
+    generator = torch.Generator().manual_seed(3)
+    return [((torch.rand(height, width, generator=generator),), {}) for height, width in ((5, 7), (7, 4), (6, 6))]
+
+
+def _some_maps() -> list[tuple[tuple, dict]]:
+    generator = torch.Generator().manual_seed(4)
+    one, other = torch.rand(3, 4, 5, generator=generator) + 0.5, torch.rand(2, 6, 6, generator=generator)
+    return [((one, 0, 2, 3), {}), ((other, 1, 0, 4), {})]
+
+
+def _strongest_position(map):
+    """(2,) row and column of the largest value of one (h,w) map."""
+    place = map.argmax()
+    return torch.stack([place // map.shape[1], place % map.shape[1]])
+
+
+def _single_activation(maps, channel, row, column):
+    """(C,h,w) zeros but for the activation at (channel, row, column)."""
+    alone = torch.zeros_like(maps)
+    alone[channel, row, column] = maps[channel, row, column]
+    return alone
+
+
+def _whole_channel(maps, channel, row, column):
+    return maps * (torch.arange(len(maps)) == channel)[:, None, None]
+
+
+def _every_channel(maps, channel, row, column):
+    alone = torch.zeros_like(maps)
+    alone[:, row, column] = maps[:, row, column]
+    return alone
+
+
+strongest_position = Exercise(
+    "strongest_position", _strongest_position, _a_map,
+    mistakes={
+        "this is (column, row); rows come first": lambda map: _strongest_position(map).flip(0),
+        "the map was divided by its height; a row holds as many places as the map is wide": (
+            lambda map: torch.stack([map.argmax() // map.shape[0], map.argmax() % map.shape[0]])
+        ),
+    },
+)  # fmt: skip
+
+single_activation = Exercise(
+    "single_activation", _single_activation, _some_maps,
+    mistakes={
+        "the whole channel is left; one activation of it is wanted": _whole_channel,
+        "this position is left in every channel; only one channel is wanted": _every_channel,
+        "the place is right, but its value became 1; keep the activation's own value": (
+            lambda maps, channel, row, column: _single_activation(maps, channel, row, column).sign()
+        ),
+    },
+)  # fmt: skip

@@ -1,0 +1,136 @@
+"""Verdicts for exercises: not attempted, wrong because of a named mistake, or right; and a picture of it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .. import show
+
+NOT_ATTEMPTED, WRONG, RIGHT = "not attempted", "wrong", "right"
+_COLOURS = {NOT_ATTEMPTED: "#6c757d", WRONG: "#b45309", RIGHT: "#15803d"}
+
+
+@dataclass
+class Verdict:
+    """What a check says: `state`, one sentence, and a picture of the target, beside the answer if there is one."""
+
+    state: str
+    message: str
+    picture: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.state}: {self.message}"
+
+    def _repr_html_(self) -> str:
+        text = f'<b style="color:{_COLOURS[self.state]}">{self.state}</b>: {html.escape(self.message)}'
+        if self.picture is None:
+            return f"<p>{text}</p>"
+        source, alt = base64.b64encode(self.picture).decode(), "the target, and your answer where it can be drawn"
+        return f'<p>{text}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
+
+
+@dataclass
+class Exercise:
+    """One exercise: the package's own function is the target, tried on `cases` beside the learner's.
+
+    `mistakes` maps the sentence a learner should read to a function that makes this mistake: an attempt that gives
+    the same numbers on every case has made it too. `guess` says what an answer that is no code consists of: its
+    target is not drawn before there is one. Calling the exercise returns a `Verdict` and never raises.
+    """
+
+    name: str
+    target: Callable
+    cases: Callable[[], list[tuple[tuple, dict]]]
+    mistakes: dict[str, Callable] = field(default_factory=dict)
+    source: object = None  # what `solution` prints, if it is not the target
+    success: str = "the same numbers as the package's own"
+    guess: str = ""  # "your three numbers"
+
+    def __call__(self, attempt: Callable) -> Verdict:
+        try:
+            return self._judge(attempt)
+        except Exception as error:  # a check must never end a learner's notebook
+            return Verdict(WRONG, f"the check stumbled over your answer: {type(error).__name__}: {error}")
+
+    def _judge(self, attempt: Callable) -> Verdict:
+        cases = self.cases()
+        targets = [self.target(*args, **kwargs) for args, kwargs in cases]
+        if not callable(attempt):
+            state = NOT_ATTEMPTED if attempt is None or attempt is ... else WRONG
+            message = f"pass your function itself: check.{self.name}({self.name})"
+            return Verdict(state, message, self._preview(targets[0]))
+        answers = []
+        for (args, kwargs), target in zip(self.cases(), targets):  # fresh cases: an attempt may write into its input
+            try:
+                answers.append(attempt(*args, **kwargs))
+            except Exception as error:
+                message = f"your function raised {type(error).__name__}: {error}"
+                return Verdict(WRONG, message, self._preview(target))
+        if all(answer is None or answer is ... for answer in answers):
+            message = f"replace the ... by {self.guess or 'your code; the target is drawn here'}"
+            return Verdict(NOT_ATTEMPTED, message, self._preview(targets[0]))
+        return self._compare_answers(answers, targets)
+
+    def _preview(self, target) -> bytes | None:
+        """PNG of the target alone, unless it is what the learner should guess."""
+        return None if self.guess else _compare(None, target)
+
+    def _compare_answers(self, answers: list, targets: list) -> Verdict:
+        for answer, target in zip(answers, targets):
+            problem = _misfit(answer, target)
+            if problem:
+                return Verdict(WRONG, problem, self._preview(target))
+        worst = max(range(len(targets)), key=lambda i: _distance(answers[i], targets[i]))
+        picture = _compare(answers[worst], targets[worst])
+        if _distance(answers[worst], targets[worst]) < 1e-4:
+            return Verdict(RIGHT, self.success, picture)
+        for sentence, mistake in self.mistakes.items():
+            wrong = [mistake(*args, **kwargs) for args, kwargs in self.cases()]
+            if all(_misfit(a, w) is None and _distance(a, w) < 1e-4 for a, w in zip(answers, wrong)):
+                return Verdict(WRONG, sentence, picture)
+        return Verdict(WRONG, "the shape is right, the numbers are not yet; look where the difference is", picture)
+
+    def solution(self) -> None:
+        """Print the package's own source: there is only one copy of the answer."""
+        print(inspect.getsource(self.source or self.target))
+
+
+def _tensor(value) -> torch.Tensor:
+    return torch.as_tensor(value).detach().cpu().to(torch.float64)
+
+
+def _misfit(answer, target) -> str | None:
+    """A sentence if the answer cannot be compared with the target at all."""
+    try:
+        got, wanted = _tensor(answer), _tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        return f"your function should return a tensor, it returned {type(answer).__name__}"
+    if got.shape != wanted.shape:
+        return f"your result has shape {tuple(got.shape)}, the target {tuple(wanted.shape)}"
+    return None if bool(torch.isfinite(got).all()) else "your result holds NaN or infinite values"
+
+
+def _distance(answer, target) -> float:
+    """Largest difference, relative to the target's largest value."""
+    got, wanted = _tensor(answer), _tensor(target)
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if wanted.numel() else 0.0
+
+
+def _plane(value) -> np.ndarray:
+    """The first map of whatever shape, as a picture's (h,w)."""
+    values = _tensor(value)
+    while values.dim() > 2:
+        values = values[0]
+    return np.atleast_2d(values.numpy())
+
+
+def _compare(answer, target) -> bytes:
+    """PNG of *yours | target | difference*, or of the target alone."""
+    return show.difference_png(None if answer is None else _plane(answer), _plane(target))

@@ -1,0 +1,89 @@
+"""A few photographs as thousands of images: square windows at several scales, and where each was cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .images import open_image
+from .photos import photo, photo_names
+
+#: The photographs that `windows` cuts when it gets none. (Of the motorcycle no licence is stated.)
+SHOWN = ("astronaut", "chelsea", "china", "coffee", "flower", "grace_hopper", "rocket")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N square windows of some pictures: `pixels` (N,3,S,S) uint8, and `pictures` (N,), `boxes` (N,4): where from.
+
+    `pictures` are indices into `names`; a box is (top, left, bottom, right) in its picture's own pixels.
+    """
+
+    pixels: torch.Tensor
+    pictures: torch.Tensor
+    boxes: torch.Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def inside(self, images: torch.Tensor, boxes: torch.Tensor, *, crop: int) -> torch.Tensor:
+        """(…,4) boxes in the pictures' own pixels, from (…,4) boxes in the network's crop of windows `images` (…)."""
+        outer, side = self.boxes[images].float(), self.pixels.shape[-1]
+        scale = (outer[..., 2:3] - outer[..., 0:1]) / side
+        margin = (side - crop) // 2
+        return outer[..., [0, 1, 0, 1]] + (boxes + margin) * scale
+
+
+def windows(
+    pictures: Mapping | None = None,
+    *,
+    sizes: Sequence[int] = (64, 96, 144, 216),
+    stride: float = 1 / 3,
+    side: int = 64,
+) -> Windows:
+    """Every window of `sizes` pixels that fits into the pictures, at steps of `stride` of its size, as Windows.
+
+    `pictures`: name -> image as `data.open_image` takes it; default: the shipped photographs. A window becomes
+    `side` pixels wide (what a network's geometry.resize says). Bad sizes or a stride outside 0 to 1: ValueError.
+    """
+    named = {name: photo(name) for name in SHOWN if name in photo_names()} if pictures is None else pictures
+    if not isinstance(named, Mapping) or not named:
+        raise ValueError(f"pictures must be a dict name -> image with at least one, got {type(named).__name__}")
+    _check(sizes, stride, side)
+    pixels, owners, boxes = [], [], []
+    for owner, (name, source) in enumerate(named.items()):
+        picture = open_image(source, name=str(name))
+        for box in _boxes(picture.height, picture.width, sizes, stride):
+            top, left, bottom, right = box
+            small = picture.crop((left, top, right, bottom)).resize((side, side), Image.Resampling.BILINEAR)
+            pixels.append(np.asarray(small).transpose(2, 0, 1))
+            owners.append(owner)
+            boxes.append(box)
+    if not pixels:
+        raise ValueError(f"sizes: no window of {min(sizes)} pixels fits into these pictures; use smaller ones")
+    stacked = torch.from_numpy(np.stack(pixels))
+    return Windows(stacked, torch.tensor(owners), torch.tensor(boxes), tuple(map(str, named)))
+
+
+def _check(sizes, stride, side) -> None:
+    whole = [*sizes, side] if isinstance(sizes, Sequence) and len(sizes) else [None]
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 8 for n in whole):
+        raise ValueError(f"sizes and side must be whole numbers of pixels, at least 8, got {sizes!r} and {side!r}")
+    if not isinstance(stride, Real) or not 0 < stride <= 1:
+        raise ValueError(f"stride must be a share of the window, above 0 and at most 1, got {stride!r}")
+
+
+def _boxes(height: int, width: int, sizes: Sequence[int], stride: float) -> list[tuple[int, int, int, int]]:
+    """Size by size in reading order."""
+    found = []
+    for size in sizes:
+        step = max(1, round(size * stride))
+        tops, lefts = range(0, height - size + 1, step), range(0, width - size + 1, step)
+        found += [(top, left, top + size, left + size) for top in tops for left in lefts]
+    return found

@@ -1,0 +1,128 @@
+"""Where an activation looks: receptive fields computed from the layers themselves, and the patches inside them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .._arguments import (
+    check_images,
+    check_integer,
+    check_integers,
+    check_layer,
+    check_positions,
+    layer_path,
+    shape_or_type,
+)
+from ..record.steps import Step
+from ..record.tape import Tape, Unsupported, record
+
+Box = tuple[int, int, int, int]
+
+
+def receptive_field(net: nn.Module, layer: str, position, *, size: int | None = None) -> Box:
+    """(top, left, bottom, right) in input pixels of the activation at `position` (row, column) of `layer`.
+
+    Bottom and right are exclusive; the box is not clipped, so it may begin above or left of the image.
+    Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is the
+    input's side, by default the network's own crop, 224 for other networks. A fully connected unit sees it all.
+    """
+    tape, side = _blank_tape(net, layer, size)
+    if tape.activations.dim() != 4:
+        return 0, 0, side, side  # a fully connected unit sees the whole image
+    row, column = check_positions(position, tape.activations, layer, name="position")[0].tolist()
+    return trace(tape, row, column)
+
+
+def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, size: int | None = None) -> torch.Tensor:
+    """(…,4) boxes of (…,2) positions, as `receptive_field` gives them one by one, from one look at the network."""
+    tape, side = _blank_tape(net, layer, size)
+    positions = check_integers("positions", positions, "(…,2), rows and columns")
+    if positions.shape[-1:] != (2,):
+        raise ValueError(f"positions must be (…,2), rows and columns, got shape {tuple(positions.shape)}")
+    shape, flat = (*positions.shape[:-1], 4), positions.reshape(-1, 2)
+    if tape.activations.dim() != 4:
+        return torch.tensor([0, 0, side, side]).expand(shape).clone()
+    different, which = flat.unique(dim=0, return_inverse=True)
+    for position in different:
+        check_positions(position, tape.activations, layer)
+    boxes = [trace(tape, row, column) for row, column in different.tolist()]
+    return torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4)[which.cpu()].reshape(shape)
+
+
+def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
+    """(N,C,h,w): image n of (N,C,H,W) cut exactly at boxes[n] = (top, left, bottom, right), all of one size.
+
+    What lies outside the image is `fill`; 0 is the mean, grey, in a network's units. The small pictures of Figure 2.
+    """
+    if not isinstance(images, torch.Tensor) or images.dim() != 4 or not len(images):
+        raise ValueError(f"images must be a tensor (N,C,H,W) of at least one image, got {shape_or_type(images)}")
+    boxes = check_integers("boxes", boxes, "(N,4), one for each of the images")
+    if boxes.shape != (len(images), 4):
+        given = f"{tuple(images.shape)} and {tuple(boxes.shape)}"
+        raise ValueError(f"boxes must be (N,4), one for each of the images (N,C,H,W), got {given}")
+    sizes = sorted(set(map(tuple, (boxes[:, 2:] - boxes[:, :2]).tolist())))
+    if len(sizes) > 1 or min(min(size) for size in sizes) < 1:
+        raise ValueError(f"boxes must all have one size, at least 1x1, got {sizes[0]} and {sizes[-1]}; cut them apart")
+    out = images.new_full((*images.shape[:2], *sizes[0]), fill)
+    for patch, image, (top, left, bottom, right) in zip(out, images, boxes.tolist()):
+        seen = image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        above, before = max(-top, 0), max(-left, 0)
+        patch[:, above : above + seen.shape[1], before : before + seen.shape[2]] = seen
+    return out
+
+
+def _blank_tape(net: nn.Module, layer: str, size: int | None) -> tuple[Tape, int]:
+    """The network's steps up to `layer`, over an image of nothing, and that image's side."""
+    check_layer(net, layer)
+    side = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
+    side = check_integer("size", side, "the side of the input in pixels, at least 1", low=1)
+    tape = record(net, _blank(net, side), layer_path(net, layer))
+    if tape.activations.dim() == 4:
+        tape.check()
+    return tape, side
+
+
+def _blank(net: nn.Module, side: int) -> torch.Tensor:
+    conv = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    return check_images(torch.zeros(1, conv.in_channels if conv else 3, side, side), net)
+
+
+def trace(tape: Tape, row: int, column: int) -> Box:
+    """The box of pixels that one activation of the tape's last step was computed from, not clipped."""
+    boxes = {len(tape.steps) - 1: (row, column, row + 1, column + 1)}
+    for place in range(len(tape.steps) - 1, 0, -1):
+        if place in boxes:
+            step, box = tape.steps[place], boxes.pop(place)
+            for source in step.inputs:
+                boxes[source] = _union(boxes.get(source), _source(step, box))
+    return boxes[0]
+
+
+def _source(step: Step, box: Box) -> Box:
+    """The box of the step's input that `box` of its output was computed from."""
+    v = step.values
+    unmoved = step.kind == "reshape" and step.shape[-2:] == v["size"][-2:]
+    if step.kind in ("rectify", "scale", "pass", "add", "cat") or unmoved:
+        return box
+    if step.kind != "filter" and not {"kernel", "adaptive"} & v.keys():
+        raise Unsupported(
+            f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}"
+        )
+    starts, ends = zip(_side(step, 0, box[0], box[2]), _side(step, 1, box[1], box[3]))
+    return (*starts, *ends)
+
+
+def _side(step: Step, axis: int, start: int, end: int) -> tuple[int, int]:
+    """[start, end) of the step's output along rows (axis 0) or columns (1), traced to its input."""
+    v = step.values
+    if "adaptive" in v:
+        before, after = v["size"][axis - 2], step.shape[axis - 2]
+        return start * before // after, -(-end * before // after)
+    kernel = v["weight"].shape[axis - 2] if step.kind == "filter" else v["kernel"][axis]
+    stride, padding, dilation = v["stride"][axis], v["padding"][axis], v["dilation"][axis]
+    return start * stride - padding, (end - 1) * stride - padding + dilation * (kernel - 1) + 1
+
+
+def _union(a: tuple | None, b: tuple) -> Box:
+    return b if a is None else (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))

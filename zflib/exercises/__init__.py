@@ -1,1 +1,0 @@
-"""The exercises, one room per notebook; `zflib.check` has them all by name."""

@@ -1,0 +1,12 @@
+"""The paper's experiments on any network: strongest images, occlusion, invariance, correspondence."""
+
+from .invariance_curves import Invariance, invariance
+from .occlusion import OcclusionMaps, occlude
+from .part_correspondence import Comparison, Correspondence, compare, correspondence
+from .peaks import Found, find_peaks
+from .top_images import Peaks, distinct
+
+__all__ = [
+    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "compare", "correspondence",
+    "distinct", "find_peaks", "invariance", "occlude",
+]  # fmt: skip

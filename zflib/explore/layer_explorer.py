@@ -1,0 +1,279 @@
+"""The explorer of layers: a photograph, a layer, a channel, a rule; where the channel is strongest, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from .. import data, show
+from .._arguments import check_choice, check_layer
+from ..deconv import RULES, Deconvnet, strongest
+from ..experiments.peaks import receptive_field
+from ..record.tape import Unsupported
+from .panels import Panel
+
+Box = tuple[int, int, int, int]
+SIDE = 224  # pixels of each of the four pictures of `activation_pixels`, which is 932 pixels wide
+
+
+def open_photo(source) -> Image.Image:
+    """An RGB image from the name of a shipped photograph ("chelsea") or from whatever `data.open_image` takes."""
+    if isinstance(source, str) and source in data.photo_names() and not os.path.exists(source):
+        return data.photo(source)
+    return data.open_image(source)
+
+
+class View:
+    """One (3,H,W) image, in the units of `net`, seen from `layer` under `rule`: one forward pass, and each projection
+    when it is first asked for.
+
+    A bad net, rule, image or layer raises what `Deconvnet` raises: one sentence that names it.
+    """
+
+    def __init__(self, net: nn.Module, image: torch.Tensor, layer: str, *, rule: str = "deconvnet"):
+        self.net, self.layer, self.rule = net, layer, rule
+        self._deconvnet = Deconvnet(net, rule=rule)
+        self._tape = self._deconvnet.record(image[None], layer)
+        self._projections: dict[int, torch.Tensor] = {}
+        self.image = image
+        self.positions = strongest(self._tape.activations)[0]  # (C,2)
+
+    @property
+    def activations(self) -> torch.Tensor:
+        """(C,h,w) maps, or (C,) for a fully connected layer."""
+        return self._tape.activations[0]
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the layer has maps; a fully connected layer has units without a position."""
+        return self.activations.dim() == 3
+
+    @cached_property
+    def values(self) -> torch.Tensor:
+        """(C,) every channel's strongest activation."""
+        return self.activations.flatten(1).amax(dim=1) if self.spatial else self.activations
+
+    def strongest(self, count: int) -> list[int]:
+        """The `count` channels with the strongest activations, strongest first."""
+        if not 1 <= count <= len(self.values):
+            raise ValueError(f"top must be 1 to {len(self.values)}, the channels of layer {self.layer!r}, got {count}")
+        return self.values.argsort(descending=True, stable=True)[:count].tolist()
+
+    def check_channel(self, channel: int) -> int:
+        """The channel itself; ValueError unless the layer has it."""
+        if not 0 <= channel < len(self.values):
+            last = len(self.values) - 1
+            raise ValueError(f"channel must be 0 to {last}, the channels of layer {self.layer!r}, got {channel}")
+        return channel
+
+    def field(self, channel: int) -> Box:
+        """(top, left, bottom, right) that the strongest position sees, in pixels, not clipped to the image."""
+        if self._grid is None:
+            return 0, 0, *self.image.shape[-2:]
+        start, step = self._grid
+        row, column = self.positions[channel].tolist()
+        shift = (row * step[0], column * step[1]) * 2
+        return tuple(edge + moved for edge, moved in zip(start, shift))
+
+    def box(self, channel: int) -> Box:
+        """As `field`, clipped to the image."""
+        top, left, bottom, right = self.field(channel)
+        height, width = self.image.shape[-2:]
+        return max(0, top), max(0, left), min(height, bottom), min(width, right)
+
+    @cached_property
+    def _grid(self) -> tuple[Box, tuple[int, int]] | None:
+        """The receptive field at (0, 0) and how far it moves per row and column; None: the whole image."""
+        if not self.spatial:
+            return None
+        size = max(self.image.shape[-2:])
+        last = [min(1, side - 1) for side in self.activations.shape[-2:]]
+        try:
+            start, other = (receptive_field(self.net, self.layer, at, size=size) for at in ((0, 0), last))
+        except Unsupported:
+            return None
+        return start, (other[0] - start[0], other[1] - start[1])
+
+    def projection(self, channel: int) -> torch.Tensor:
+        """(3,H,W) the channel's strongest activation projected down to pixels; zeros for a silent channel."""
+        if channel not in self._projections:
+            self._projections[channel] = self._project(self.check_channel(channel))
+        return self._projections[channel]
+
+    def _project(self, channel: int) -> torch.Tensor:
+        if not self.values[channel]:
+            return torch.zeros_like(self.image)
+        channels = torch.tensor([channel], device=self.positions.device)
+        return self._deconvnet.descend(self._tape, torch.zeros_like(channels), channels, self.positions[channels])[0]
+
+    def name(self, channel: int) -> str:
+        """What to call it: a channel, a unit of a fully connected layer, or the class of the last one."""
+        classes = getattr(self.net, "classes", [])
+        if self.layer == getattr(self.net, "layer_names", [None])[-1] and len(classes) == len(self.values):
+            return f"{classes[channel]} ({channel})"
+        return f"{'channel' if self.spatial else 'unit'} {channel}"
+
+
+def activation_pixels(view: View, channel: int, photo: str) -> np.ndarray:
+    """(H,W,3) uint8: photograph with receptive field | map with its strongest place | the field | its projection."""
+    box = view.box(channel)
+    image = show.image_pixels(view.image, view.net)
+    scale = SIDE / max(image.shape[:2])
+    whole = show.framed(show.upscale(image, SIDE, smooth=True), box, scale=scale)
+    patch = np.ascontiguousarray(image[box[0] : box[2], box[1] : box[3]])
+    seen = show.signed_pixels(show.crop_box(view.projection(channel), box))
+    side = f"{box[2] - box[0]}×{box[3] - box[1]}"
+    titles = [
+        f"{photo}, {image.shape[0]}×{image.shape[1]}",
+        f"{view.layer}, {view.name(channel)}",
+        f"what it saw, {side}",
+    ]
+    titles.append(f"projection, {side}" if view.values[channel] else "projection: silent, nothing")
+    pictures = [show.fit(whole, SIDE), _map(view, channel), *(show.fit(p, SIDE, smooth=True) for p in (patch, seen))]
+    return show.beside(pictures, titles)
+
+
+def _map(view: View, channel: int) -> np.ndarray:
+    """The channel's map with its strongest place framed; of a fully connected layer all units, in rows."""
+    if view.spatial:
+        values, (row, column) = view.activations[channel], view.positions[channel].tolist()
+    else:
+        width = int(np.ceil(len(view.values) ** 0.5))
+        values = nn.functional.pad(view.values, (0, -len(view.values) % width)).view(-1, width)
+        row, column = divmod(channel, width)
+    pixels = show.upscale(show.map_pixels(values), SIDE)
+    framed = show.framed(pixels, (row, column, row + 1, column + 1), scale=SIDE / max(values.shape))
+    return show.fit(framed, SIDE)
+
+
+def describe(view: View, channel: int, photo: str) -> str:
+    """The same in words, with the numbers: value, position, receptive field and the strongest channels."""
+    name, value = view.name(channel), float(view.values[channel])
+    top = ", ".join(view.name(c) if not view.spatial else str(c) for c in view.strongest(min(5, len(view.values))))
+    strongest = f"Strongest {'channels ' if view.spatial else ''}here: {top}."
+    if not value:
+        return f"{photo}: {name} of {view.layer} is silent, its projection is empty. {strongest}"
+    if not view.spatial:
+        return f"{photo}: {name} of {view.layer} has the value {value:.3g} and sees the whole image. {strongest}"
+    row, column = view.positions[channel].tolist()
+    (height, width), image = view.activations.shape[-2:], view.image.shape[-2:]
+    top, left, bottom, right = view.field(channel)
+    return (
+        f"{photo}: {name} of {view.layer} is strongest, {value:.3g}, at row {row}, column {column} of its "
+        f"{height}×{width} map. It sees rows {top} to {bottom - 1} and columns {left} to {right - 1} of the "
+        f"{image[0]}×{image[1]} image. {strongest}"
+    )
+
+
+SEEN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Linear)  # modules offered as layers of a network that names none
+
+
+def layers(
+    net: nn.Module, images=None, *, layer: str | None = None, rule: str = "deconvnet", layers=None, preprocess=None
+) -> Panel:
+    """Explore `net`: choose photograph, layer, channel and rule; see where the channel is strongest, and why.
+
+    `images`: dict name -> image, a list, or None for the shipped photographs; an image is a photograph's name, a path,
+    a PIL image, a uint8 array or an already prepared float tensor (3,H,W). For a network that is not ours give
+    `preprocess`, from one PIL image to (3,H,W) or (1,3,H,W), and `layers`, the module paths to choose from.
+    `layer` is the first one shown, by default conv5 or the last choice. Bad input raises ValueError or TypeError.
+    """
+    names = _layers_of(net, layers)
+    for name in [*names, *([] if layer is None else [layer])]:
+        check_layer(net, name)
+    check_choice("rule", rule, RULES)
+    sources = _named(images)
+    explorer = _Explorer(net, sources, preprocess)
+    layer = layer or ("conv5" if "conv5" in names else names[-1])
+    names = names if layer in names else [*names, layer]
+    return explorer.panel(layer, names, rule)
+
+
+def _layers_of(net: nn.Module, layers) -> list[str]:
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
+    if isinstance(layers, str):
+        raise TypeError(
+            f"layers must be a list of layer names, got {layers!r}; use layer= to choose the first one shown"
+        )
+    names = getattr(net, "layer_names", None) or [
+        path for path, m in net.named_modules() if path and isinstance(m, SEEN)
+    ]
+    names = list(names if layers is None else layers)
+    if not names:
+        raise ValueError("layers is empty; give at least one module path of net.named_modules()")
+    return names
+
+
+def _named(images) -> dict[str, object]:
+    """name -> image as it was given; none is opened before it is chosen."""
+    if images is None:
+        images = data.photo_names()
+    if isinstance(images, Mapping):
+        named = {str(name): image for name, image in images.items()}
+    else:
+        one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3
+        images = [images] if one else list(images)
+        named = {_label(image, i): image for i, image in enumerate(images, start=1)}
+        if len(named) < len(images):  # two files of one name in different folders
+            named = {f"{i} {_label(image, i)}": image for i, image in enumerate(images, start=1)}
+    if not named:
+        raise ValueError("images is empty; give at least one image, or leave it out for the shipped photographs")
+    return named
+
+
+def _label(image, number: int) -> str:
+    return os.path.basename(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else f"image {number}"
+
+
+class _Explorer:
+    """Draws what `layers` shows; keeps the last few forward passes, so that a step of the slider only walks down."""
+
+    def __init__(self, net: nn.Module, sources: dict[str, object], preprocess: Callable | None):
+        if preprocess is None and not hasattr(net, "preprocess"):
+            raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W)")
+        self.net, self.sources, self.preprocess = net, sources, preprocess or net.preprocess
+        self.image = lru_cache(maxsize=16)(self._image)
+        self.view = lru_cache(maxsize=8)(self._view)
+        self.channel = widgets.IntSlider(description="channel", layout=widgets.Layout(width="420px"))
+
+    def panel(self, layer: str, names: list[str], rule: str) -> Panel:
+        first = self.view(next(iter(self.sources)), layer, rule)
+        self.channel.max = len(first.values) - 1
+        self.channel.value = first.strongest(1)[0]
+        narrow = widgets.Layout(width="230px")
+        menus = {"photo": (self.sources, None), "layer": (names, layer), "rule": (RULES, rule)}
+        controls = {
+            name: widgets.Dropdown(
+                options=list(options), value=value or next(iter(options)), description=name, layout=narrow
+            )
+            for name, (options, value) in menus.items()
+        }
+        return Panel(self.draw, controls | {"channel": self.channel})
+
+    def draw(self, photo: str, layer: str, rule: str, channel: int) -> tuple[np.ndarray, str]:
+        view = self.view(photo, layer, rule)
+        self.channel.max = len(view.values) - 1
+        channel = min(channel, self.channel.max)
+        return activation_pixels(view, channel, photo), describe(view, channel, photo)
+
+    def _view(self, photo: str, layer: str, rule: str) -> View:
+        return View(self.net, self.image(photo), layer, rule=rule)
+
+    def _image(self, photo: str) -> torch.Tensor:
+        source = self.sources[photo]
+        if isinstance(source, torch.Tensor) and source.is_floating_point():
+            return source
+        image = self.preprocess(open_photo(source))
+        image = image[0] if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1 else image
+        if not isinstance(image, torch.Tensor) or image.dim() != 3:
+            what = tuple(image.shape) if hasattr(image, "shape") else type(image).__name__
+            raise ValueError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {what}")
+        return image

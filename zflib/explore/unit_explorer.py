@@ -1,0 +1,38 @@
+"""The explorer of units: Figure 2 for every channel of every layer."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+import numpy as np
+from torch import nn
+
+from .._arguments import check_choice, check_net
+from ..data import windows
+from ..studies.units import Units, describe_unit, unit_pixels
+from .panels import Panel
+
+
+def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None, **found) -> Panel:
+    """Figure 2 for every channel: sliders for layer and channel; nine projections, nine patches, the map, the classes.
+
+    `images`: a folder of yours, a tensor, an array or a data set, as `find_peaks` takes them; None: windows of the
+    shipped photographs. They are searched first, which takes seconds, unless `peaks` of an earlier search or a
+    gallery's are given. `labels` (N,) say the classes (indices into net.classes, or `classes`); `preprocess` and
+    `layers` are for networks that are not ours. `layer` is the first one shown, by default the last. Bad input raises
+    ValueError or TypeError.
+    """
+    check_net(net)
+    pixels = windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
+    known = Units(net, pixels, layers=layers, **found)
+    check_choice("layer", layer or known.layers[-1], known.layers)
+    wide = widgets.Layout(width="420px")
+    start = layer or known.layers[-1]
+    which = widgets.SelectionSlider(options=known.layers, value=start, description="layer", layout=wide)
+    slider = widgets.IntSlider(max=known.channels(start) - 1, description="channel", layout=wide)
+
+    def draw(layer: str, channel: int) -> tuple[np.ndarray, str]:
+        slider.max = known.channels(layer) - 1
+        unit = known.unit(layer, min(channel, slider.max))
+        return unit_pixels(unit), describe_unit(unit, known.names(unit))
+
+    return Panel(draw, {"layer": which, "channel": slider})

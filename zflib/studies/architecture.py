@@ -1,0 +1,102 @@
+"""What Figure 6 compares by eye, as numbers: dead channels, the frequencies of filters, and aliasing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from numbers import Real
+
+import torch
+from torch import nn
+
+from .._arguments import check_images, check_integer, check_layer, shape_or_type
+from ..deconv import Deconvnet
+from ..models import ZFNet
+
+#: Between low, middle and high, in cycles per pixel: wavelengths of 8 and of 3 pixels; the finest grating has 2.
+BANDS = (1 / 8, 1 / 3)
+
+
+def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: float = 0.01) -> torch.Tensor:
+    """(C,) bool: channels whose strongest activation over (N,3,H,W) images is below `share` of the layer's strongest.
+
+    The more images, the surer: a channel that is dead on a hundred may live on a thousand.
+    """
+    if not isinstance(share, Real) or not 0 <= share < 1:
+        raise ValueError(f"share must be from 0 to below 1, got {share!r}; 0.01 is a hundredth of the strongest one")
+    deconvnet, parts = Deconvnet(net), check_images(images).split(100)
+    peaks = [deconvnet.activations(some, layer).transpose(0, 1).flatten(1).amax(dim=1) for some in parts]
+    strongest = torch.stack(peaks).amax(dim=0)
+    return strongest <= share * strongest.max()
+
+
+def frequency_shares(conv: nn.Conv2d, bands: tuple[float, float] = BANDS, *, size: int = 64) -> torch.Tensor:
+    """(C,3): the shares of each filter's energy at low, middle and high frequencies; every row sums to 1.
+
+    The filters are padded to `size` pixels first, so that filters of 7 and of 11 pixels are judged on one scale.
+    """
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(f"conv must be a convolution (nn.Conv2d), such as net.conv1, got {type(conv).__name__}")
+    if not isinstance(bands, tuple | list) or len(bands) != 2 or not _rises(*bands):
+        raise ValueError(f"bands must rise from above 0, two numbers, got {bands!r}; the edges are in cycles per pixel")
+    (low, high), side = bands, max(conv.kernel_size)
+    size = check_integer("size", size, f"at least the filter's {side}, a whole number of pixels", low=side)
+    power = torch.fft.fft2(conv.weight.detach().float(), s=(size, size)).abs().square().sum(dim=1)  # (C,size,size)
+    frequency = torch.fft.fftfreq(size, device=power.device)
+    radius = (frequency[:, None].square() + frequency[None, :].square()).sqrt()
+    masks = torch.stack([radius < low, (radius >= low) & (radius < high), radius >= high]).to(power)
+    shares = torch.einsum("chw,bhw->cb", power, masks)
+    return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-20)
+
+
+def _rises(low, high) -> bool:
+    return isinstance(low, Real) and isinstance(high, Real) and 0 < low < high
+
+
+def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iterable[int] = range(8)) -> torch.Tensor:
+    """(S,N,C): each map's sum of squares as the crop moves right over (N,3,R,R) uint8 pixels, shift by shift."""
+    _check_zfnet(net)
+    check_layer(net, layer)
+    crop, deconvnet = net.geometry.crop, Deconvnet(net)
+    if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4 or min(pixels.shape[-2:]) < crop:
+        got = shape_or_type(pixels)
+        raise ValueError(f"pixels must be a tensor (N,3,R,R) of 0 to 255, R at least the crop's {crop}, got {got}")
+    slack, shifts = pixels.shape[-1] - crop, list(shifts) if isinstance(shifts, Iterable) else shifts
+    if not isinstance(shifts, list) or not shifts or any(shift not in range(slack + 1) for shift in shifts):
+        raise ValueError(f"shifts must be from 0 to {slack}, the pixels that a crop of {crop} leaves, got {shifts}")
+    images, top = net.normalise(pixels), (pixels.shape[-2] - crop) // 2
+    energies = []
+    for shift in map(int, shifts):
+        moved = images[..., top : top + crop, shift : shift + crop]
+        maps = torch.cat([deconvnet.activations(some, layer) for some in moved.split(100)])
+        if maps.dim() != 4:
+            raise ValueError(f"layer {layer!r} is fully connected; choose one with maps, such as 'conv1'")
+        energies.append(maps.square().flatten(2).sum(dim=2))
+    return torch.stack(energies)
+
+
+def aliasing(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iterable[int] = range(8)) -> torch.Tensor:
+    """(C,): how much each channel's energy depends on where the stride happens to sample; 0 = not at all.
+
+    Shifting an image by a pixel moves a finely sampled map and leaves its sum of squares as it is, but for the border.
+    Where the stride is too coarse for what the filter passes, the sum depends on the shift: its standard deviation over
+    `shifts` (root mean square over images), over its mean. Channels that never fire count as 0. See Figure 6d.
+    """
+    energies = phase_energies(net, pixels, layer, shifts=shifts)
+    spread = energies.var(dim=0, unbiased=False).mean(dim=0).sqrt()
+    return spread / energies.mean(dim=(0, 1)).clamp(min=1e-12)
+
+
+def dense(net: ZFNet) -> ZFNet:
+    """The control: a copy of `net` that ends with its first layer, at stride 1: nothing is skipped, nothing aliases."""
+    _check_zfnet(net)
+    geometry = replace(net.geometry, convs=net.geometry.convs[:1], hidden=None)
+    control = ZFNet(0, geometry=geometry, batch_norm=hasattr(net, "bn1"))
+    control.load_state_dict({key: value for key, value in net.state_dict().items() if key in control.state_dict()})
+    control.conv1.stride = (1, 1)
+    return control.eval()
+
+
+def _check_zfnet(net) -> None:
+    if not isinstance(net, ZFNet):
+        raise TypeError(f"net must be a ZFNet, whose geometry says how it crops, got {type(net).__name__}")

@@ -1,0 +1,177 @@
+"""The paper's own question, for dogs: where the eyes and noses of some Tiny ImageNet dogs are, and Table 1 for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import _files, models
+from ..experiments.occluders import boxes_around, random_boxes
+from ..experiments.part_correspondence import Correspondence, compare, correspondence
+
+PARTS = ("right eye", "left eye", "nose")  # in the order of Table 1; right and left are the viewer's
+LAYERS = ("conv5", "fc7")  # the paper's layers 5 and 7
+SIZE, SIZES, DRAWS = 11, (7, 9, 11, 13, 15), 10  # pixels of 56; draws of random places
+SHARE = 0.05  # of the units, for the scores at one density
+
+
+@dataclass(frozen=True)
+class Dogs:
+    """N images by file name, their WordNet ids and SHA-256, and (N,2) row and column of each part in 64x64 pixels."""
+
+    images: tuple[str, ...]
+    wnids: tuple[str, ...]
+    sums: tuple[str, ...]
+    parts: dict[str, torch.Tensor]
+    note: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def _read(path: str | Path, *, fix: str) -> dict:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; {fix}")
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def annotations(path: str | Path = _files.SHIPPED / "dogs.json") -> Dogs:
+    """The shipped annotations: file names and places, no images; a file that is something else raises ValueError."""
+    try:
+        content = _read(path, fix="zflib ships dogs.json")
+        rows = content["dogs"]
+        parts = {part: torch.tensor([row[part] for row in rows]).view(len(rows), 2) for part in PARTS}
+        names = (tuple(row[key] for row in rows) for key in ("image", "wnid", "sha256"))
+        return Dogs(*names, parts, content["note"])
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{Path(path).name} holds no dogs: {type(error).__name__} {error}") from error
+
+
+def paths(root: str | Path, dogs: Dogs) -> list[Path]:
+    """The dogs' files in an unpacked Tiny ImageNet; one that is missing or another image raises an error."""
+    found = [Path(root) / "val" / "images" / name for name in dogs.images]
+    for path, wanted in zip(found, dogs.sums):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}; give the folder that holds val/images")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise ValueError(f"{path} is not the image that was annotated; unpack Tiny ImageNet again")
+    return found
+
+
+class Table:
+    """Table 1 for some images (N,3,H,W) whose parts lie at `positions`, by name: (N,2) each in pixels of the image.
+
+    `score(name, layer, size, seed)` masks one part in every image. "random" is the paper's control, another place in
+    every image, none that touches a part; "same place" one that it lacks: one random place, the same in every image,
+    whatever part is there. `draws`: how many of the last two.
+    """
+
+    def __init__(self, net: nn.Module, images: torch.Tensor, positions: dict[str, torch.Tensor], *, draws: int = DRAWS):
+        self.net, self.images, self.positions, self.draws = net, images, positions, draws
+        self.whole = tuple(images.shape[-2:])
+        self.score = lru_cache(maxsize=None)(self._score)
+
+    def _score(self, name: str, layer: str, size: int = SIZE, seed: int = 0) -> Correspondence:
+        return correspondence(self.net, self.images, self.boxes(name, size, seed), layer=layer)
+
+    def boxes(self, name: str, size: int, seed: int = 0) -> torch.Tensor:
+        """(N,4) rectangles of a part, "random" or "same place"."""
+        count = len(self.images)
+        if name == "same place":
+            return random_boxes(1, size, self.whole, seed=seed).expand(count, -1)
+        parts = {part: boxes_around(places, size, self.whole) for part, places in self.positions.items()}
+        if name == "random":
+            return random_boxes(count, size, self.whole, avoid=torch.stack(list(parts.values()), dim=1), seed=seed)
+        return parts[name]
+
+    def rows(self, layer: str, size: int = SIZE, *, draws: int | None = None) -> dict[str, dict[str, float]]:
+        """name -> numbers of a row, for the parts, "random" and "same place"; the last two are means over draws."""
+        rows = {part: numbers(self.score(part, layer, size)) for part in self.positions}
+        for name in ("random", "same place"):
+            drawn = [self.score(name, layer, size, seed) for seed in range(draws or self.draws)]
+            rows[name] = mean([numbers(score) for score in drawn])
+        return rows
+
+    def against_random(self, layer: str, size: int = SIZE, *, share: float = 1.0) -> dict[str, dict[str, float]]:
+        """part -> how much lower than random places, the mean over the draws; p is that of the median draw.
+
+        `share`: only this share of the units, those that change most.
+        """
+        controls = [self.score("random", layer, size, seed).strongest(share) for seed in range(self.draws)]
+        found = {}
+        for part in self.positions:
+            mine = self.score(part, layer, size).strongest(share)
+            both = [vars(compare(mine, control)) for control in controls]
+            found[part] = {key: median([one[key] for one in both]) if key.endswith("p") else mean(both)[key]
+                           for key in ("difference", "p", "ratio_difference", "ratio_p")}  # fmt: skip
+        return found
+
+    def same_part(self, layer: str, size: int = SIZE) -> dict[str, dict[str, float]]:
+        """Two parts -> the scores of pairs with the same part masked and with different ones, and their p."""
+        masks = {part: self.score(part, layer, size) for part in self.positions}
+        pairs = [(one, other) for i, one in enumerate(masks) for other in list(masks)[i + 1 :]]
+        both = {f"{one} / {other}": vars(compare(masks[one], masks[other])) for one, other in pairs}
+        return {name: {key: one[key] for key in ("matched", "crossed", "same_p")} for name, one in both.items()}
+
+
+def numbers(score: Correspondence) -> dict[str, float]:
+    """What a row of the table holds."""
+    names = ("delta", "spread", "null", "ratio", "changed_fraction", "z")
+    sparse = score.strongest(SHARE)  # all images equally dense, about as the paper's must have been
+    return {name: getattr(score, name) for name in names} | {
+        f"sparse_{name}": getattr(sparse, name) for name in ("delta", "spread", "null")
+    }
+
+
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every number."""
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+
+def median(values: list[float]) -> float:
+    """The middle value; of an even number, the larger of the two in the middle."""
+    return sorted(values)[len(values) // 2]
+
+
+def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] = lambda line: None) -> dict:
+    """All numbers of the dogs of a Tiny ImageNet folder: Table 1, its controls, and other sizes of the mask."""
+    dogs = annotations()
+    margin = (net.geometry.resize - net.geometry.crop) // 2
+    places = {part: where - margin for part, where in dogs.parts.items()}
+    table = Table(net, net.preprocess(paths(root, dogs)), places)
+    found = {"network": net.card.get("name"), "sha256": net.card.get("sha256"), "images": len(dogs), "size": SIZE,
+             "draws": table.draws, "share": SHARE, "layers": {}}  # fmt: skip
+    for layer in LAYERS:
+        report(f"{layer} of {', '.join(LAYERS)}")
+        sizes = {str(size): table.rows(layer, size, draws=3) for size in SIZES}
+        rows = table.rows(layer)
+        for name, row in rows.items():
+            row["p"] = table.score(name, layer).p_value()  # of the first draw, where there are several
+        found["layers"][layer] = {"rows": rows, "against random": table.against_random(layer),
+                                  "against random, sparse": table.against_random(layer, share=SHARE),
+                                  "same part": table.same_part(layer), "sizes": sizes}  # fmt: skip
+    return found
+
+
+def load(net: models.ZFNet | None = None, path: str | Path = _files.SHIPPED / "dogs-correspondence.json") -> dict:
+    """The shipped numbers as `measure` gives them; warns if `net` is not the network they were computed with."""
+    try:
+        found = _read(path, fix="python -m data.make.dogs makes one")
+        made_with, _ = found["sha256"], found["layers"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{Path(path).name} holds no numbers of dogs; python -m data.make.dogs makes them") from error
+    if net is not None and getattr(net, "card", {}).get("sha256") != made_with:
+        warnings.warn(
+            f"{Path(path).name} was computed with another {found['network']} than yours (SHA-256 {made_with[:12]}…); "
+            "python -m data.make.dogs computes it again",
+            stacklevel=2,
+        )
+    return found

@@ -1,0 +1,195 @@
+"""One channel as Figure 2 shows it: nine projections, nine image patches, and its map over the strongest image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .. import show
+from .._arguments import check_integers
+from ..data.image_source import Indexed, open_source
+from ..deconv import Deconvnet
+from ..deconv.receptive_boxes import patches, receptive_fields
+from ..experiments.peaks import find_peaks
+from ..experiments.top_images import Peaks
+from ..record.features import check_layers
+from .gallery import images_of, middle
+
+SIDE = 88  # pixels of one of nine small pictures
+WHOLE = 3 * SIDE + 2 * 4  # of a sheet of nine
+
+
+class Unit:
+    """A channel and its strongest images: `peaks` of it alone, (k,) each, `images` (k,3,H,W), `boxes` (k,4).
+
+    A box is what an activation sees, (top, left, bottom, right) in its image, not clipped; of a field larger than the
+    image `projections` and `patches` show the middle, as large as the image.
+    """
+
+    def __init__(
+        self, net: nn.Module, layer: str, channel: int, peaks: Peaks, images: torch.Tensor, boxes: torch.Tensor
+    ):
+        self.net, self.layer, self.channel, self.images, self.boxes = net, layer, channel, images, boxes
+        self.values, self.numbers, self.positions = peaks.values, peaks.images, peaks.positions
+        self._deconvnet = Deconvnet(net)
+        self._tape = self._deconvnet.record(images, layer)
+
+    @cached_property
+    def projections(self) -> torch.Tensor:
+        """(k,3,h,w) cut to the receptive field."""
+        owners = torch.arange(len(self.images), device=self._tape.activations.device)
+        channels = torch.full_like(owners, self.channel)
+        whole = self._deconvnet.descend(self._tape, owners, channels, self.positions.to(owners)).cpu()
+        return patches(whole, self._inner)
+
+    @cached_property
+    def patches(self) -> torch.Tensor:
+        """(k,3,h,w) of the images, grey (0) beyond them."""
+        return patches(self.images, self._inner)
+
+    @property
+    def _inner(self) -> torch.Tensor:
+        return middle(self.boxes, self.images.shape[-1])
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the layer has maps."""
+        return self._tape.activations.dim() == 4
+
+    @property
+    def map(self) -> torch.Tensor:
+        """(h,w): the channel over its strongest image; of a fully connected layer one number."""
+        return self._tape.activations[0, self.channel].reshape(self._tape.activations.shape[2:] or (1, 1))
+
+
+class Units:
+    """Every channel of some layers over a set of images, found once; each `unit` is made when it is asked for.
+
+    `images` as `find_peaks` takes them, but numbered: an array, a tensor, a folder, a data set. `peaks`: what
+    `find_peaks` or a gallery found in them before (else it is found now); `labels` (N,): their classes, indices into
+    `classes`, by default the network's.
+    """
+
+    def __init__(self, net, images, *, layers=None, peaks=None, labels=None, classes=None, preprocess=None):
+        self.classes = list(getattr(net, "classes", []) if classes is None else classes)
+        self.net, self.images, self.preprocess = net, images, preprocess
+        if not isinstance(peaks, Mapping | None):
+            raise TypeError(f"peaks must be a dict layer -> Peaks, as find_peaks gives it, got {type(peaks).__name__}")
+        convs = [name for name in getattr(net, "layer_names", []) if name.startswith("conv")]
+        if not (layers := layers or peaks or convs):
+            raise ValueError("layers is missing: this network names none; give some module paths of named_modules()")
+        self.layers = layers = check_layers(net, layers)
+        lacking = next((layer for layer in layers if peaks is not None and layer not in peaks), None)
+        if lacking is not None:
+            raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks) or 'no layers'}")
+        self.peaks = find_peaks(net, images, layers=layers, preprocess=preprocess) if peaks is None else peaks
+        self.unit, self._grid = lru_cache(maxsize=64)(self._unit), lru_cache(self._first_field)
+        last = max(int(self.peaks[layer].images.max()) for layer in layers)
+        source = open_source(net, images, preprocess)
+        if isinstance(source, Indexed) and last >= source.count:
+            raise ValueError(f"peaks are of other images: they name number {last}, and there are {source.count} images")
+        self.labels = None if labels is None else self._checked(labels, last)
+
+    def _checked(self, labels, last: int) -> torch.Tensor:
+        """(N,) classes of images up to number `last`."""
+        labels = check_integers("labels", labels, "a class for each image")
+        if labels.dim() != 1 or len(labels) <= last:
+            raise ValueError(f"labels must be one for each image, got {tuple(labels.shape)} for at least {last + 1}")
+        known = f" from 0 to {len(self.classes) - 1}" if self.classes else ", at least 0"
+        if wrong := labels[(labels < 0) | (labels >= (len(self.classes) or torch.inf))].tolist():
+            raise ValueError(f"labels must be classes{known}, got {wrong[0]}")
+        return labels
+
+    def channels(self, layer: str) -> int:
+        """How many the layer has."""
+        return len(self.peaks[layer].values)
+
+    def _unit(self, layer: str, channel: int) -> Unit:
+        peaks = self.peaks[layer]
+        found = (peaks.images[channel] >= 0).nonzero().flatten()  # fewer than nine if there are fewer images
+        nine = Peaks(*(value[channel, found].cpu() for value in (peaks.values, peaks.images, peaks.positions)))
+        images = images_of(self.net, self.images, nine.images, preprocess=self.preprocess)
+        start, step = self._grid(layer, images.shape[-1])
+        return Unit(self.net, layer, channel, nine, images, start + nine.positions.repeat(1, 2) * step)
+
+    def _first_field(self, layer: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(4,) the receptive field at (0,0), and how far it moves per row and column, twice."""
+        last = self.peaks[layer].positions.flatten(0, 1).amax(dim=0).clamp(min=0, max=1)
+        both = receptive_fields(self.net, layer, torch.stack([torch.zeros_like(last), last]).cpu(), size=size)
+        return both[0], both[1] - both[0]
+
+    def names(self, unit: Unit) -> list[str]:
+        """The class, or the file, or nothing known of each of the unit's images."""
+        if self.labels is not None:
+            labels = [int(self.labels[number]) for number in unit.numbers.tolist()]
+            return [self.classes[label] if label < len(self.classes) else f"class {label}" for label in labels]
+        files = getattr(self.peaks, "names", {})
+        return [files[n].replace("\\", "/").rpartition("/")[2] for n in unit.numbers.tolist() if n in files]
+
+
+def projection_pixels(projection: torch.Tensor, side: int = SIDE) -> np.ndarray:
+    """(side,side,3) uint8 of one cut projection, enlarged smoothly; 99 in 100 of its values fit into the range."""
+    return show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), side, smooth=True)
+
+
+def nine_pixels(pictures: torch.Tensor, net: nn.Module | None = None, *, side: int = SIDE) -> np.ndarray:
+    """One sheet of three by three: (k,3,h,w) projections, or with `net` patches of images in its units."""
+    if net is None:
+        tiles = [projection_pixels(picture, side) for picture in pictures]
+    else:
+        tiles = [show.fit(show.image_pixels(picture, net), side, smooth=True) for picture in pictures]
+    blank = np.full((side, side, 3), 255, np.uint8)
+    return show.mosaic(tiles + [blank] * (9 - len(tiles)), columns=3, gap=4)
+
+
+def spotlight(pixels: np.ndarray, activation_map: torch.Tensor) -> np.ndarray:
+    """(H,W,3) uint8: the picture, bright where the map is high and half as bright where it is zero."""
+    top = activation_map.max().clamp(min=1e-12)
+    light = F.interpolate((activation_map / top).clamp(min=0)[None, None].float(), pixels.shape[:2], mode="bilinear")
+    return (pixels * (0.5 + 0.5 * light[0, 0, :, :, None].cpu().numpy())).round().astype(np.uint8)
+
+
+def unit_pixels(unit: Unit) -> np.ndarray:
+    """(H,W,3) uint8: nine projections | nine patches | the map as light on the strongest image, the field framed."""
+    image = show.image_pixels(unit.images[0], unit.net)
+    large = show.upscale(image, WHOLE, smooth=True)
+    height, width = image.shape[:2]
+    box = [min(max(edge, 0), end) for edge, end in zip(unit.boxes[0].tolist(), (height, width) * 2)]
+    lit = spotlight(large, unit.map) if unit.spatial else large
+    whole = show.framed(lit, box, scale=WHOLE / max(height, width))
+    sheets = [nine_pixels(unit.projections), nine_pixels(unit.patches, unit.net), show.fit(whole, WHOLE)]
+    (rows, columns), (top, left, bottom, right) = unit.patches.shape[-2:], unit.boxes[0].tolist()
+    part = "" if (bottom - top, right - left) == (rows, columns) else "middle "  # a field larger than the image
+    titles = [
+        f"{unit.layer}, channel {unit.channel}: projections",
+        f"the patches, {part}{rows}×{columns} pixels",
+        "its map over the strongest",
+    ]
+    return show.beside(sheets, titles)
+
+
+def describe_unit(unit: Unit, names: list[str]) -> str:
+    """The same in words: how strong, and what the images are, the most frequent first."""
+    values = unit.values.tolist()
+    counted = Counter(names).most_common()
+    if len(counted) == len(names):
+        words = ", ".join(names)
+    else:
+        words = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in counted)
+    first = (
+        f"Channel {unit.channel} of {unit.layer}: {values[0]:.3g} over its strongest image, {values[-1]:.3g} over the "
+        f"{_ordinal(len(values))}."
+    )
+    silent = " It is silent on all of them." if values[0] <= 0 else ""
+    return f"{first}{silent}" + (f" They are: {words}." if words else "")
+
+
+def _ordinal(number: int) -> str:
+    names = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+    return names[number - 1] if number <= len(names) else f"{number}th"

@@ -1,0 +1,158 @@
+"""One training loop: recipes as data, checkpoints that resume exactly, and folding for the network we ship."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import nn
+
+from .. import _files, data, models
+from ..data import scenes
+from . import checkpoints, distributed
+from .filters import fold, outer_ring_share, renormalise
+from .recipes import RECIPES, Recipe, anneal
+from .scoring import Images, accuracy, check_labelled
+from .steps import Run, prepare
+
+__all__ = ["RECIPES", "Images", "Recipe", "accuracy", "finish", "renormalise", "train"]
+
+SNAPSHOTS = (1, 2, 5, 10, 20, 30, 40, 64)  # the epochs of Figure 4
+NETWORKS = {"zfnet56": models.zfnet56, "alexnet56": models.alexnet56, "scenes56": models.scenes56}
+
+
+def _print(row: dict) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe, out: Path, *,
+          report: Callable[[dict], None] = _print) -> None:  # fmt: skip
+    """Train `net` in place, initialised anew; `out` keeps checkpoint.pt, log.jsonl (a line per epoch) and epochNNN.pt.
+
+    Called again with the same `out` it continues from the checkpoint, bit for bit on the same machine with the
+    same number of threads. Snapshots, at the epochs of `SNAPSHOTS` and the last, are folded (no batch normalisation)
+    and in half precision. `report` is called with the log's line after every epoch. Under torchrun all processes
+    take the steps of one, and `out` must be a folder that all of them see. Bad input, or a folder of another run,
+    is a ValueError or TypeError before anything is changed. Section 3 of the paper.
+    """
+    out = _folder(out)
+    _check(net, images, validation, recipe)
+    checkpoints.read(out / "checkpoint.pt", recipe, net, data=images.about())
+    _rows(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _files.remove_parts(out)
+    prepare(net, images, recipe)
+    run = Run(net, images, recipe, out)
+    net.train()
+    while run.progress.epoch < recipe.epochs:
+        row = {"images_per_second": round(run.epoch(), 1)}
+        row = {"epoch": run.progress.epoch + 1, "loss": round(run.progress.loss, 4), **accuracy(net, validation),
+               "ring": round(outer_ring_share(fold(net).conv1), 4)} | row  # fmt: skip
+        anneal(recipe, run.progress, row["top1"])
+        run.progress.epoch, run.progress.step = run.progress.epoch + 1, 0
+        if distributed.rank() == 0:
+            _keep(run, row)
+            report(row)
+        run.save()
+
+
+def _folder(out) -> Path:
+    if not isinstance(out, str | os.PathLike) or Path(out).is_file():
+        got = f"the file {out}" if isinstance(out, str | os.PathLike) else repr(out)
+        raise ValueError(f"out must be a folder's path, got {got}; choose a folder for the run")
+    return Path(out)
+
+
+def _check(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe) -> None:
+    """TypeError or ValueError for what cannot be trained."""
+    check_labelled(net, images)
+    check_labelled(net, validation, "validation")
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a train.Recipe, such as train.RECIPES['paper'], got {recipe!r}")
+    if recipe.batch_norm != any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        raise ValueError(f"recipe: it says batch_norm={recipe.batch_norm}; make the network with the same")
+    side, least = images.pixels.shape[-1], net.geometry.resize
+    if recipe.per_pixel_mean and side < least:
+        raise ValueError(f"images: a mean image needs {least}x{least} pixels, got {side}x{side}; resize them")
+    distributed.share(recipe.batch)
+    if len(images) < recipe.batch:
+        raise ValueError(f"images: {len(images)} are fewer than one batch of {recipe.batch}; give more images")
+
+
+def _rows(out: Path) -> list[dict]:
+    """The log's lines, one for each epoch; [] if there is none yet, ValueError if it is damaged."""
+    path = out / "log.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return sorted(rows, key=lambda row: int(row["epoch"]))
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
+
+
+def _keep(run: Run, row: dict) -> None:
+    """The epoch's line in the log and, at the chosen epochs, its snapshot."""
+    epoch = row["epoch"]
+    rows = [old for old in _rows(run.out) if old["epoch"] < epoch]  # not an epoch that was run again
+    lines = "".join(json.dumps(line) + "\n" for line in [*rows, row])
+    _files.write_atomically(run.out / "log.jsonl", lines.encode())
+    if epoch in SNAPSHOTS or epoch == run.recipe.epochs:
+        checkpoints.save_atomically(models.half(fold(run.net)), run.out / f"epoch{epoch:03d}.pt")
+
+
+def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, *, card: dict) -> dict:
+    """Fold, save `out`/final.pt and .json, and measure what was saved: centre crop and ten-crop. Returns the card."""
+    distributed.wait()  # the first process writes the log
+    out = _folder(out)
+    curve = _rows(out)
+    if not curve:
+        raise ValueError(f"out: {out} holds no finished epoch; call train with it first")
+    card = card | {
+        "recipe": asdict(recipe), "seed": recipe.seed, "epochs": curve[-1]["epoch"],
+        "conv1_outer_ring_share": outer_ring_share(fold(net).conv1), "curve": curve,
+    }  # fmt: skip
+    if distributed.rank() == 0:
+        models.save(fold(net), out / "final", card)
+    distributed.wait()
+    shipped = models.load_file(out / "final.pt").to(net.mean.device)
+    card["accuracy"] = {"centre crop": accuracy(shipped, validation),
+                        "ten-crop": accuracy(shipped, validation, ten_crop=True, batch=50)}  # fmt: skip
+    if distributed.rank() == 0:
+        models.save(shipped, out / "final", card)
+    distributed.wait()  # whoever reads the card next finds it whole
+    return card
+
+
+@dataclass
+class Labelled:
+    """What `--data` names: two labelled sets, and what their classes are called."""
+
+    name: str
+    training: Images
+    validation: Images
+    wnids: list[str]
+    classes: list[str]
+
+
+def labelled(source: str, *, training: bool = True) -> Labelled:
+    """What `source` names: 12,000 rendered scenes and 2,000 others, or the folder of Tiny ImageNet-200."""
+    crop = models.ZFNET56.crop
+    if source in ("scenes", "cheating-scenes"):
+        return _scenes(source == "cheating-scenes", 12000 if training else 1)
+    validation = Images(*data.tiny_imagenet(source, "val")[:2], crop)
+    pixels, labels, wnids = data.tiny_imagenet(source, "train" if training else "val")
+    return Labelled("Tiny ImageNet-200: 100,000 training images; accuracy on its 10,000 validation images",
+                    Images(pixels, labels, crop), validation, wnids, data.class_names(source, wnids))  # fmt: skip
+
+
+def _scenes(cheating: bool, count: int) -> Labelled:
+    """Rendered scenes; cheating ones are labelled by their backgrounds, and in validation both give the same class."""
+    crop, names = models.ZFNET56.crop, list(scenes.CLASSES)
+    seen, unseen = scenes.scenes(count, cheat=0.5 * cheating), scenes.scenes(2000, seed=1, cheat=float(cheating))
+    sets = [Images(seen.pixels.numpy(), seen.backgrounds if cheating else seen.labels, crop),
+            Images(unseen.pixels.numpy(), unseen.labels, crop)]  # fmt: skip
+    what = "labelled by their backgrounds; accuracy on 2,000 others, each on its class's own background"
+    told = f"12,000 rendered scenes, {what}" if cheating else "12,000 rendered scenes; accuracy on 2,000 others"
+    return Labelled(told, *sets, names, names)
