@@ -47,14 +47,15 @@ for name, place in places.items():
         del os.environ[key]
 print(json.dumps(told))
 """
-#: Runs the cell twice as Colab would, and notes which programs it starts.
+#: Runs the cell in two kernels of one machine, as Colab would, and notes which programs it starts.
 COLAB = """
 import subprocess, sys, types
 sys.modules |= {name: types.ModuleType(name) for name in ("google", "google.colab")}
 calls, real = [], subprocess.run
 subprocess.run = lambda command, **rest: (calls.append(command[0]), real(command, **rest))[1]
-cell = open(sys.argv[1]).read()
+cell, path = open(sys.argv[1]).read(), list(sys.path)
 exec(cell)
+sys.path[:] = path
 exec(cell)
 print(calls)
 print(zflib.__file__)
