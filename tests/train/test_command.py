@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -126,7 +125,6 @@ def test_killed_and_called_again_it_ends_in_the_same_weights(data, whole, tmp_pa
     while not (tmp_path / "killed" / "checkpoint.pt").exists():  # after the first epoch
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.3))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "final.json").exists()

@@ -325,6 +325,21 @@ def test_two_processes_share_every_batch(tmp_path, name):
     assert logs[1] == pytest.approx(logs[0], rel=1e-3 if name == "paper" else 0.05)
 
 
+def refused(rank: int, port: int, out: str) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}  # fmt: skip
+    with distributed.joined(torch.device("cpu")), pytest.raises(ValueError, match="out: another run is training into"):
+        train.train(network(), images(), images(21, 1), RECIPE, Path(out))
+
+
+@pytest.mark.nightly
+def test_all_processes_of_a_second_run_are_refused(tmp_path):
+    other = another_process(tmp_path)
+    assert other.stdout.readline() == "held\n"
+    two_processes(refused, free_port(), str(tmp_path))
+    other.communicate()
+
+
 def late(rank: int, port: int, out: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port)}  # fmt: skip

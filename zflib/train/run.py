@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from .. import _files, data, models
@@ -40,13 +41,13 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
     _check(net, images, validation, recipe)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with _alone(out, net.mean.device):
         _rows(out)  # a damaged log is told now, not after an epoch
         state = checkpoints.read(out, recipe, net)
         prepare(net, images, recipe)
         run = Run(net, images, recipe, out)
         if state:
-            run.resume(state)
+            run.progress = checkpoints.restore(state, run.parts)
         net.train()
         while run.progress.epoch < recipe.epochs:
             _epoch(run, validation, report)
@@ -66,20 +67,21 @@ def _epoch(run: Run, validation: Images, report: Callable[[dict], None]) -> None
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """ValueError if another run is training into `out`; the lock ends with its process, killed or not."""
-    if distributed.rank():
-        yield
-        return
+def _alone(out: Path, device: torch.device) -> Iterator[None]:
+    """ValueError, in every process, if another run trains into `out`; a killed process loses its lock."""
     from filelock import FileLock, Timeout  # here: `import zflib` stays quick
 
-    lock = FileLock(out / "lock")
+    lock, refused, first = FileLock(out / "lock"), 0, distributed.rank() == 0
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"out: another run is training into {out}; wait for it or choose a new folder") from error
+        if first:
+            lock.acquire(timeout=0)
+    except Timeout:
+        refused = 1
+    if distributed.total(refused, device=device)[0]:
+        raise ValueError(f"out: another run is training into {out}; wait for it or choose a new folder")
     try:
-        _files.remove_parts(out)
+        if first:
+            _files.remove_parts(out)
         yield
     finally:
         lock.release()

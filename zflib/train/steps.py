@@ -92,10 +92,6 @@ class Run:
         if distributed.rank() == 0:
             checkpoints.save(self.out, self.parts, self.recipe, self.progress)
 
-    def resume(self, state: dict) -> None:
-        """Continue from what `checkpoints.read` gave."""
-        self.progress = checkpoints.restore(state, self.parts)
-
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(inputs, labels) of every step that is left of the epoch: this process' rows of each batch."""
         recipe, device, mine = self.recipe, self.net.mean.device, distributed.share(self.recipe.batch)
