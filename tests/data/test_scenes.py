@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zflib.data import scenes as room
 from zflib.data.scenes import BACKGROUNDS, CLASSES, FRONTAL, PARTS, Pose, scenes, shapes
-from zflib.data.scenes.objects import SIDED, THINGS
+from zflib.data.scenes.objects import SIDED, OBJECTS
 from zflib.data.scenes.textures import PATTERNS, tones
 
 NOWHERE = Pose.exactly(down=1000)  # the thing is far outside: what is left is the background
@@ -49,7 +49,7 @@ def test_shapes_and_types():
     assert found.pose.shape == (13, 4) and found.pose.dtype == torch.float32
     assert found.labels.dtype == found.backgrounds.dtype == torch.int64
     assert found.labels.tolist() == [*range(10), 0, 1, 2] and len(found) == 13
-    assert found.classes == CLASSES == tuple(THINGS) and len(CLASSES) == len(BACKGROUNDS) == 10
+    assert found.classes == CLASSES == tuple(OBJECTS) and len(CLASSES) == len(BACKGROUNDS) == 10
     assert PARTS["face"] == ("left eye", "right eye", "nose", "mouth")
     assert all(2 <= len(PARTS[name]) <= 4 for name in CLASSES)
     assert found.pixels.float().flatten(1).std(1).min() > 15, "no scene is empty"
@@ -179,7 +179,7 @@ def test_parts_lie_on_the_thing_and_where_their_names_say():
 
 
 def test_things_with_sides_are_mirrored_half_of_the_time():
-    for name, shapes_of_it in THINGS.items():
+    for name, shapes_of_it in OBJECTS.items():
         first = next(s for s in shapes_of_it if s.name and abs(s.at[1] + s.mark[1]) > 0.05)
         found = scenes(200, size=16, pose=FRONTAL, classes=name).part(first.name)[:, 1] - 7.5
         mirrored = (found.sign() != np.sign(first.at[1] + first.mark[1])).float().mean()
