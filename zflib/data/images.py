@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,23 +55,31 @@ def _open_file(path: str) -> Image.Image:
         raise ValueError(f"{path} is a folder, not an image; data.folder({path!r}) lists its images")
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {path!r}; check the spelling, or give its full path")
+    with open(path, "rb") as file:
+        with _readable(path):
+            image = Image.open(file)
+        return _upright(image, path)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """ValueError with the file's name for whatever Pillow raises; for damaged bytes that is all sorts of things."""
     try:
-        with Image.open(path) as image:
-            return _upright(image, path)
+        yield
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that Pillow can read; save it as PNG or JPEG") from None
+        raise ValueError(f"{name} is not an image that Pillow can read; save it as PNG or JPEG") from None
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} has too many pixels ({error}); make it smaller first") from error
+        raise ValueError(f"{name} has too many pixels ({error}); make it smaller first") from error
+    except Exception as error:
+        raise ValueError(f"{name} is damaged or cut short ({error}); fetch or save the image again") from error
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """RGB, turned as the camera's EXIF orientation says."""
     if 0 in image.size:
         raise ValueError(f"{name} must have pixels, got {image.width}x{image.height}; check how it was cropped")
-    try:
+    with _readable(name):
         image = ImageOps.exif_transpose(image)
-    except Exception as error:  # for damaged bytes, Pillow's readers raise all sorts of things
-        raise ValueError(f"{name} is damaged or cut short ({error}); fetch or save the image again") from error
     if image.mode[0] in "IF":
         image = Image.fromarray(_to_8_bits(np.asarray(image), name))
     if image.has_transparency_data:
