@@ -88,8 +88,8 @@ def _check_fit(images: torch.Tensor, net: nn.Module) -> None:
         raise ValueError(f"images must have 3 channels, got shape {tuple(images.shape)}; use net.preprocess(images)")
     side = net.geometry.crop
     if min(images.shape[2:]) < side:
-        got = f"got shape {tuple(images.shape)}; use net.preprocess(images)"
-        raise ValueError(f"images must be at least {side}x{side} pixels for this network, {got}")
+        wanted = f"it takes at least {side}x{side} pixels; use net.preprocess(images)"
+        raise ValueError(f"images of shape {tuple(images.shape)} do not fit this network, {wanted}")
 
 
 def layer_names(net: nn.Module) -> list[str]:
