@@ -55,7 +55,6 @@ CHANNELS = [
     ([[0, 1]], ValueError, "channels must be one integer or one for each of the 2 images"),
     (1.0, TypeError, "channels must be one integer or one per image, as integers, got 1.0"),
     (torch.tensor([0.0, 1.0]), TypeError, "as integers"),
-    (True, TypeError, "as integers, got True"),
     ("3", TypeError, "channels must be one integer or one per image, got '3'"),
     (None, TypeError, "channels must be one integer or one per image, got None"),
 ]  # fmt: skip
@@ -84,7 +83,6 @@ POSITIONS = [
     ((1, 2, 3), ValueError, r"positions must be \(row, column\) or \(2, 2\), got shape \(3,\)"),
     (5, ValueError, r"positions must be \(row, column\) or \(2, 2\), got shape \(\)"),
     ((0.5, 1), TypeError, "positions must be .* as integers"),
-    ((True, False), TypeError, "positions must be .* as integers"),
     ("ab", TypeError, "positions must be .*got 'ab'"),
 ]  # fmt: skip
 
@@ -113,10 +111,19 @@ def test_layers_of_our_own_network_by_name():
         ValueError, match=r"layer 'conv6' is not in this network; it has conv1, pool1, norm1, conv2, .*fc8$"
     ):
         zflib.Deconvnet(zflib.zfnet56(2)).activations(torch.randn(1, 3, 56, 56), "conv6")
-    with pytest.raises(
-        ValueError, match=r"images must have 3 channels, got shape \(1, 4, 56, 56\); use net.preprocess"
-    ):
-        zflib.Deconvnet(zflib.zfnet56(2)).activations(torch.randn(1, 4, 56, 56), "conv1")
+
+
+@pytest.mark.parametrize("shape, sentence", [
+    ((1, 4, 56, 56), r"images must have 3 channels, got shape \(1, 4, 56, 56\); use net.preprocess"),
+    ((1, 3, 3, 2), r"images of shape \(1, 3, 3, 2\) do not fit this network, it takes at least 56x56 pixels; use"),
+    ((1, 3, 60, 55), "it takes at least 56x56 pixels"),
+])  # fmt: skip
+def test_images_that_do_not_fit_our_own_network(shape, sentence):
+    net = zflib.zfnet56(2)
+    with pytest.raises(ValueError, match=sentence):
+        zflib.Deconvnet(net).activations(torch.randn(shape), "conv1")
+    with pytest.raises(ValueError, match=sentence):
+        zflib.occlude(net, torch.randn(shape)[0], size=2, stride=1)
 
 
 def test_many_layers_are_not_all_listed():
@@ -132,12 +139,7 @@ def test_choices():
         zflib.Deconvnet(NET, rule="guided backprop")
     with pytest.raises(ValueError, match="overlap must be one of 'sum', 'max', 'last', got None"):
         zflib.Deconvnet(NET, overlap=None)
-    with pytest.raises(ValueError, match="rule must be one of"):
-        zflib.Deconvnet(NET, rule=["gradient"])
-    for array in (np.array(["gradient", "guided"]), torch.tensor([1, 2])):
-        with pytest.raises(ValueError, match="rule must be one of"):
-            zflib.Deconvnet(NET, rule=array)
-    for net in (None, "resnet18", lambda x: x, nn.Conv2d):
+    for net in (None, "resnet18"):
         with pytest.raises(TypeError, match=r"net must be a torch network \(nn.Module\), got "):
             zflib.Deconvnet(net)
 
@@ -151,7 +153,7 @@ ROOMS = [
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=["occlude", "correspondence", "receptive_field", "invariance"])
-@pytest.mark.parametrize("net", [5, "resnet18", None])
+@pytest.mark.parametrize("net", ["resnet18", None])
 def test_what_is_no_network_is_named_in_every_room(room, net):
     with pytest.raises(TypeError, match=rf"net must be a torch network \(nn.Module\), got {type(net).__name__}"):
         room(net)

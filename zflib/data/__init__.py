@@ -6,9 +6,9 @@ from .image_source import Skipped
 from .images import folder, open_image
 from .photo_windows import SHOWN, Windows, windows
 from .photos import credit, photo, photo_names, photos
-from .tiny_imagenet_200 import class_names, fetch_tiny_imagenet, tiny_imagenet
+from .tiny_imagenet_200 import class_names, tiny_imagenet
 
 __all__ = [
-    "SHOWN", "Skipped", "Windows", "centre_crop", "class_names", "credit", "fetch_tiny_imagenet", "folder",
-    "open_image", "photo", "photo_names", "photos", "scenes", "stack", "ten_crop", "tiny_imagenet", "windows",
+    "SHOWN", "Skipped", "Windows", "centre_crop", "class_names", "credit", "folder", "open_image", "photo",
+    "photo_names", "photos", "scenes", "stack", "ten_crop", "tiny_imagenet", "windows",
 ]  # fmt: skip

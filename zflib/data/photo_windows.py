@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -55,7 +54,9 @@ def windows(
     named = {name: photo(name) for name in SHOWN if name in photo_names()} if pictures is None else pictures
     if not isinstance(named, Mapping) or not named:
         raise ValueError(f"pictures must be a dict name -> image with at least one, got {type(named).__name__}")
-    _check(sizes, stride, side)
+    if min((*sizes, side)) < 8 or not sizes or not 0 < stride <= 1:
+        wanted = "sizes and side must be at least 8 pixels, and stride must be a share above 0 and at most 1"
+        raise ValueError(f"{wanted}, got {sizes!r}, {side!r} and {stride!r}")
     pixels, owners, boxes = [], [], []
     for owner, (name, source) in enumerate(named.items()):
         picture = open_image(source, name=str(name))
@@ -69,14 +70,6 @@ def windows(
         raise ValueError(f"sizes: no window of {min(sizes)} pixels fits into these pictures; use smaller ones")
     stacked = torch.from_numpy(np.stack(pixels))
     return Windows(stacked, torch.tensor(owners), torch.tensor(boxes), tuple(map(str, named)))
-
-
-def _check(sizes, stride, side) -> None:
-    whole = [*sizes, side] if isinstance(sizes, Sequence) and len(sizes) else [None]
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 8 for n in whole):
-        raise ValueError(f"sizes and side must be whole numbers of pixels, at least 8, got {sizes!r} and {side!r}")
-    if not isinstance(stride, Real) or not 0 < stride <= 1:
-        raise ValueError(f"stride must be a share of the window, above 0 and at most 1, got {stride!r}")
 
 
 def _boxes(height: int, width: int, sizes: Sequence[int], stride: float) -> list[tuple[int, int, int, int]]:

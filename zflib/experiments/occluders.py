@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Integral, Real
 
 import torch
-from torchvision.transforms.functional import gaussian_blur
 
 from .._arguments import check_images, check_seed, check_sides, check_tensor, is_number
 
@@ -130,6 +129,8 @@ def _source(image: torch.Tensor, size: tuple[int, int], fill) -> torch.Tensor:
         return image.mean(dim=(1, 2), keepdim=True) + noise * image.std(dim=(1, 2), keepdim=True)
     sigma = max(size) / 4  # wide enough to blur away what a square holds
     side = 2 * min(round(2 * sigma), min(image.shape[1:]) - 1) + 1
+    from torchvision.transforms.functional import gaussian_blur
+
     return gaussian_blur(image[None], [side, side], [sigma, sigma])[0]
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
-from torchvision.transforms.functional import gaussian_blur
 
 from .._arguments import check_choice, check_images, is_number
 
@@ -128,6 +127,8 @@ def _blurred(images: torch.Tensor, scale: float, fill) -> torch.Tensor:
     """Blurred as shrinking needs it; with a number around it, the blurred rim outside is kept."""
     sigma = (1 / scale - 1) / 2
     radius = math.ceil(3 * sigma)
+    from torchvision.transforms.functional import gaussian_blur
+
     around = gaussian_blur(_padded(images, 2 * radius, fill), [2 * radius + 1] * 2, [sigma] * 2)
     inside = slice(2 * radius, -2 * radius)
     return around[..., inside, inside] if isinstance(fill, str) else around

@@ -1,20 +1,8 @@
 """The networks of the course: the paper's, its small twins, and their trained weights."""
 
 from .response_norm import ResponseNorm
-from .weights import (
-    alexnet56,
-    conv_part,
-    device,
-    half,
-    load,
-    load_file,
-    save,
-    scenes56,
-    shipped,
-    snapshots,
-    zfnet56,
-)  # fmt: skip
-from .zfnet import ALEXNET56, SCENES56, ZFNET, ZFNET56, Conv, Geometry, ZFNet
+from .weights import conv_part, device, half, load, load_file, save, shipped, snapshots
+from .zfnet import ALEXNET56, SCENES56, ZFNET, ZFNET56, Conv, Geometry, ZFNet, alexnet56, scenes56, zfnet56
 
 __all__ = [
     "ALEXNET56", "SCENES56", "ZFNET", "ZFNET56", "Conv", "Geometry", "ResponseNorm", "ZFNet", "alexnet56", "conv_part",

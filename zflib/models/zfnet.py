@@ -58,14 +58,12 @@ ZFNET56 = Geometry(64, 56, (
     Conv(192, 3, padding=1, pool=True),
 ), hidden=(1024, 1024))  # fmt: skip
 
-
 #: The same with Krizhevsky's first layer, 11x11 at stride 4; conv2 then needs no pool: 14/7/7/7/7/7/3.
 ALEXNET56 = replace(ZFNET56, convs=(
     Conv(64, 11, stride=4, padding=4, pool=True, norm=True),
     replace(ZFNET56.convs[1], pool=False),
     *ZFNET56.convs[2:],
 ))  # fmt: skip
-
 
 #: `zfnet56` thinned until two cores train it while you watch: 24-48-64-64-48 channels, fc 128.
 SCENES56 = replace(ZFNET56, hidden=(128, 128), convs=tuple(
@@ -177,3 +175,18 @@ class ZFNet(nn.Module):
         if saved is not None:  # one value per colour, or an image: whichever the weights were trained with
             self.mean = self.mean.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def zfnet56(num_classes: int = 200, *, batch_norm: bool = False) -> ZFNet:
+    """The paper's network at quarter scale: 56x56 crops, 64-192-256-256-192 channels, fc 1024."""
+    return ZFNet(num_classes, geometry=ZFNET56, batch_norm=batch_norm)
+
+
+def alexnet56(num_classes: int = 200, *, batch_norm: bool = False) -> ZFNet:
+    """`zfnet56` with Krizhevsky's first layer (11x11, stride 4): the twin of Figure 6."""
+    return ZFNet(num_classes, geometry=ALEXNET56, batch_norm=batch_norm)
+
+
+def scenes56(num_classes: int = 10, *, batch_norm: bool = False) -> ZFNet:
+    """`zfnet56` with a quarter to three eighths of the channels: trained live, on scenes, in seconds to minutes."""
+    return ZFNet(num_classes, geometry=SCENES56, batch_norm=batch_norm)

@@ -17,7 +17,7 @@ from .. import data, models
 from .._arguments import one_sentence
 from . import distributed
 from .recipes import RECIPES
-from .run import NETWORKS, finish, labelled, train
+from .run import NETWORKS, RENDERED, finish, labelled, train
 from .scoring import accuracy, check_classes
 
 
@@ -27,9 +27,7 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="paper", help="how to train (paper)")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="zfnet56", help="what to train (zfnet56)")
-    parser.add_argument(
-        "--data", required=True, help='the folder of Tiny ImageNet-200, or "scenes", or "cheating-scenes"'
-    )
+    parser.add_argument("--data", required=True, help="a folder of Tiny ImageNet-200, or scenes, or cheating-scenes")
     parser.add_argument("--download", action="store_true", help="fetch Tiny ImageNet-200 to --data first (248 MB)")
     parser.add_argument("--out", type=Path, help="for checkpoints, snapshots and the log; a run there is continued")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
@@ -49,12 +47,13 @@ def _measure(name: str, source: str, device: torch.device) -> dict:
 
 def _train(options: argparse.Namespace, device: torch.device) -> dict:
     recipe = RECIPES[options.recipe]
-    recipe = replace(recipe, seed=options.seed, epochs=options.epochs or recipe.epochs)
+    epochs = recipe.epochs if options.epochs is None else options.epochs
+    recipe = replace(recipe, seed=options.seed, epochs=epochs)
     sets = labelled(options.data)
     net = NETWORKS[options.network](len(sets.wnids), batch_norm=recipe.batch_norm)
     net.wnids, net.classes = sets.wnids, sets.classes
     train(net.to(device), sets.training, sets.validation, recipe, options.out)
-    source = options.data if options.data.endswith("scenes") else "tiny-imagenet-200"
+    source = options.data if options.data in RENDERED else "tiny-imagenet-200"
     command = (f"python -m zflib.train --recipe {options.recipe} --network {options.network} --data {source} "
                f"--epochs {recipe.epochs} --seed {recipe.seed} --out runs/{options.out.name}")  # fmt: skip
     card = {"name": options.network, "data": sets.name, "command": command, "torch": torch.__version__,
@@ -64,14 +63,10 @@ def _train(options: argparse.Namespace, device: torch.device) -> dict:
 
 def _device(name: str | None) -> torch.device:
     """The device called `name`, by default the fastest that is here; ValueError for one that is not."""
-    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     try:
-        device = torch.device(name or models.device())
-    except RuntimeError:
-        device = None
-    if device is None or (device.index or 0) >= here.get(device.type, 0):
-        raise ValueError(f"--device {name} cannot be used here; leave it out for the fastest that is here")
-    return device
+        return torch.empty(0, device=name or models.device()).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used here; leave it out for the fastest that is here") from error
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -79,11 +74,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.measure and not options.out:
         parser.error("--out is needed: the folder for checkpoints, snapshots and the log")
-    for name in ("epochs", "threads"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
-    if options.download and options.data.endswith("scenes"):
-        parser.error(f"--download fetches Tiny ImageNet, {options.data} need no download; leave --download out")
     return options
 
 
@@ -92,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with one_sentence("zflib.train"), distributed.joined(_device(options.device)) as device:
-        if options.download and distributed.rank() == 0:
+        if options.download and options.data not in RENDERED and distributed.rank() == 0:
             data.tiny_imagenet(options.data, "val", download=True)
         distributed.wait()
         result = _measure(options.measure, options.data, device) if options.measure else _train(options, device)

@@ -21,45 +21,40 @@ def save_atomically(value, path: Path) -> None:
     _files.write_atomically(path, buffer.getvalue())
 
 
-def save(path: Path, parts: dict, recipe: Recipe, progress: Progress, *, data: dict) -> None:
-    """The state of every part (network, optimiser, scaler), the random generators, and where the run stands.
-
-    `data` tells of the training images, as `Images.about`.
-    """
+def save(out: Path, parts: dict, recipe: Recipe, progress: Progress) -> None:
+    """The state of every part (network, optimiser, scaler), the random generators, and where the run stands."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"progress": asdict(progress), "recipe": _plain(recipe), "data": data, "rng": _generators(_device(parts))}
-    save_atomically(state, path)
+    rng = {kind: generator.get_rng_state() for kind, generator in _generators(parts["net"]).items()}
+    state |= {"progress": asdict(progress), "recipe": _plain(recipe), "rng": rng}
+    save_atomically(state, out / "checkpoint.pt")
 
 
-def read(path: Path, recipe: Recipe, net: nn.Module, *, data: dict) -> dict | None:
-    """What `save` wrote, None if nothing is there. A damaged file, another recipe, network or data is a ValueError."""
+def read(out: Path, recipe: Recipe, net: nn.Module) -> dict | None:
+    """What `save` wrote, None if nothing is there; ValueError if it is damaged or of another recipe or network."""
+    path = out / "checkpoint.pt"
     if not path.exists():
         return None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         changed = ", ".join(key for key, value in _plain(recipe).items() if state["recipe"].get(key) != value)
         fits = _shapes(state["net"]) == _shapes(net.state_dict())
-        progress, _ = Progress(**state["progress"]), [state[key] for key in ("optimiser", "scaler", "rng", "data")]
     except Exception as error:  # damaged bytes raise half a dozen kinds of errors
         raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
     if changed:
         raise ValueError(f"out: {path} belongs to another recipe, it differs in {changed}; choose a new folder")
     if not fits:
         raise ValueError(f"out: {path} belongs to another network; choose a new folder")
-    if state["data"] != data:
-        raise ValueError(f"out: {path} belongs to other training images; choose a new folder")
-    return state | {"progress": progress}
+    return state
 
 
-def resume(path: Path, parts: dict, recipe: Recipe, *, data: dict) -> Progress | None:
-    """Restore what `save` wrote, as `read` checks it; None if nothing is there."""
-    state = read(path, recipe, parts["net"], data=data)
-    if state is None:
-        return None
+def restore(state: dict, parts: dict) -> Progress:
+    """Put back what `read` gave; where the run stands."""
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    _set_generators(state["rng"], _device(parts))
-    return state["progress"]
+    for kind, generator in _generators(parts["net"]).items():
+        if kind in state["rng"]:  # not if it began on another kind of device
+            generator.set_rng_state(state["rng"][kind])
+    return Progress(**state["progress"])
 
 
 def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
@@ -70,18 +65,7 @@ def _plain(recipe: Recipe) -> dict:
     return json.loads(json.dumps(asdict(recipe)))  # lists for tuples, as a card has them
 
 
-def _device(parts: dict) -> torch.device:
-    return next(part for part in parts.values() if isinstance(part, nn.Module)).mean.device
-
-
-def _generators(device: torch.device) -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type in ("cuda", "mps"):
-        states[device.type] = torch.get_device_module(device.type).get_rng_state()
-    return states
-
-
-def _set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type in states and device.type != "cpu":
-        torch.get_device_module(device.type).set_rng_state(states[device.type])
+def _generators(net: nn.Module) -> dict:
+    """The modules that draw random numbers for `net`: "cpu", and that of its device."""
+    kind = net.mean.device.type
+    return {"cpu": torch} | ({} if kind == "cpu" else {kind: torch.get_device_module(kind)})

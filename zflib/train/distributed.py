@@ -1,29 +1,31 @@
-"""Several processes that compute what one would: `torchrun --nproc-per-node=N -m zflib.train …`."""
+"""Several processes that share every batch: `torchrun --nproc-per-node=N -m zflib.train …`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import distributed, nn
-from torch.distributed.nn.functional import all_reduce
-from torch.distributed.rendezvous import rendezvous
-from torch.nn import functional as F
+
+
+def _joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def rank() -> int:
     """This process' number, 0 when it is alone."""
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    return distributed.get_rank() if _joined() else 0
 
 
 def world() -> int:
     """How many processes there are."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return distributed.get_world_size() if _joined() else 1
 
 
 @contextmanager
-def joined(device: torch.device):
+def joined(device: torch.device) -> Iterator[torch.device]:
     """The device of this process, inside the group that torchrun started; alone without torchrun."""
     if "WORLD_SIZE" not in os.environ:
         yield device
@@ -31,25 +33,12 @@ def joined(device: torch.device):
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    store, number, count = next(rendezvous("env://"))
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=number, world_size=count)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
-        _leave_together(store, number, count)
+        wait()  # nobody closes a connection from which another still reads
     finally:
         distributed.destroy_process_group()
-
-
-def _leave_together(store: distributed.Store, number: int, count: int) -> None:
-    """Nobody closes a connection from which another still reads; the first, who keeps the store, goes last."""
-    if store.add("done", 1) == count:
-        store.set("all done", "")
-    store.wait(["all done"])
-    if store.add("gone", 1) == count:
-        store.set("all gone", "")
-    if number == 0:
-        store.wait(["all gone"])
 
 
 def share(batch: int) -> slice:
@@ -74,45 +63,12 @@ def wait() -> None:
         distributed.barrier()
 
 
-class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the batches of all processes; torch's own `SyncBatchNorm` needs a GPU."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(maps)
-        count = maps.numel() / maps.shape[1] * world()
-        mean = all_reduce(maps.sum((0, 2, 3))) / count
-        centred = maps - mean.view(1, -1, 1, 1)
-        var = all_reduce(centred.square().sum((0, 2, 3))) / count
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * count / (count - 1), self.momentum)  # the unbiased one, as torch keeps it
-        gain = self.weight * (var + self.eps).rsqrt()
-        return centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-
-
-class SharedDropout(nn.Dropout):
-    """Every process draws the mask of the whole batch and uses its own rows, so the masks are those of one process."""
-
-    def forward(self, units: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return units
-        rows = len(units)
-        whole = F.dropout(units.new_ones(rows * world(), *units.shape[1:]), self.p)
-        return units * whole[rank() * rows : (rank() + 1) * rows]
-
-
 def shared(net: nn.Module) -> nn.Module:
-    """`net` for training: itself if alone, else wrapped so that all processes take the step of the whole batch."""
-    if world() == 1:
-        return net
-    for path, module in list(net.named_modules()):
-        parent, _, name = path.rpartition(".")
-        if isinstance(module, nn.BatchNorm2d):
-            twin = SharedBatchNorm(module.num_features, module.eps, module.momentum).to(module.weight.device)
-            twin.load_state_dict(module.state_dict())
-            setattr(net.get_submodule(parent), name, twin)
-        elif isinstance(module, nn.Dropout):
-            setattr(net.get_submodule(parent), name, SharedDropout(module.p))
-    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+    """`net` for training: itself if alone, else wrapped so that every process takes the mean of all gradients."""
+    return net if world() == 1 else nn.parallel.DistributedDataParallel(net)
+
+
+def agree(net: nn.Module) -> None:
+    """The first process' buffers for all: each normalised its own part of the last batch."""
+    for buffer in net.buffers() if world() > 1 else ():
+        distributed.broadcast(buffer, 0)

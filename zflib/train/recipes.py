@@ -1,19 +1,21 @@
-"""How a network is trained, as data: the paper's recipe and one for little compute."""
+"""How a network is trained, as data: the paper's recipe and three for little compute."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
-from torch.nn import functional as F
+
+from .._arguments import check_choice
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run needs to know; the defaults are the paper's (section 3), `weight_decay` is Krizhevsky's."""
+    """What a training run needs to know; the defaults are the paper's (section 3), `weight_decay` is Krizhevsky's.
+
+    ValueError for what torch would not complain about by itself.
+    """
 
     epochs: int = 70
     batch: int = 128
@@ -33,39 +35,22 @@ class Recipe:
     per_pixel_mean: bool = True  # subtract the mean image; False: one mean per colour
     scale: float = 1.0  # inputs are (pixels - mean) / scale
     mirror: bool = True
-    sizes: tuple[int, ...] = ()  # sides that crops are resized to, one for each equal part of the run; () as they are
+    least_area: float | None = None  # square crops from this share of the image's area up; None: all as the net's crop
+    label_smoothing: float = 0.0  # the share of each label that is spread over all classes
+    sizes: tuple[int, ...] = ()  # sides that crops are resized to, one for each equal part of the run; () the net's
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            needs, fits = _NEEDS[field.name]
-            if not fits(value := getattr(self, field.name)):
-                raise ValueError(f"recipe: {field.name} must be {needs}, got {value!r}")
-
-
-def _whole(low: int, high: float = math.inf) -> Callable:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _real(low: float, high: float = math.inf) -> Callable:
-    """Numbers from `low` on, below `high`."""
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
-
-
-_TINY = math.ulp(0.0)  # the least positive number
-_COUNT, _POSITIVE = ("a whole number, at least 1", _whole(1)), ("a positive number", _real(_TINY))
-_SHARE, _SWITCH = ("a number from 0 on, below 1", _real(0, 1)), ("True or False", lambda value: isinstance(value, bool))
-_NEEDS = {  # field -> what it must be, and whether a value is that
-    "epochs": _COUNT, "batch": _COUNT, "patience": _COUNT, "lr": _POSITIVE, "init_std": _POSITIVE, "scale": _POSITIVE,
-    "momentum": _SHARE, "warmup": _SHARE, "dropout": _SHARE, "weight_decay": ("a number from 0 on", _real(0)),
-    "nesterov": _SWITCH, "batch_norm": _SWITCH, "per_pixel_mean": _SWITCH, "mirror": _SWITCH,
-    "schedule": ("'plateau' or 'one-cycle'", lambda value: value in ("plateau", "one-cycle")),
-    "linear_init": ("'normal' or 'he'", lambda value: value in ("normal", "he")),
-    "renormalise": ("a positive number or None", lambda value: value is None or _real(_TINY)(value)),
-    "ring_limit": ("a share between 0 and 1, or None", lambda value: value is None or _real(_TINY, 1)(value)),
-    "sizes": ("sides in pixels, (40, 48, 56) or ()", lambda v: isinstance(v, tuple | list) and all(map(_whole(1), v))),
-    "seed": ("a whole number from 0 to 2**32 - 1", _whole(0, 2**32 - 1)),
-}  # fmt: skip
+        check_choice("recipe: schedule", self.schedule, ("plateau", "one-cycle"))
+        check_choice("recipe: linear_init", self.linear_init, ("normal", "he"))
+        for name, fits, needs in (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("ring_limit", self.ring_limit is None or 0 < self.ring_limit < 1, "a share between 0 and 1, or None"),
+            ("least_area", self.least_area is None or 0 < self.least_area <= 1, "a share above 0, at most 1, or None"),
+        ):
+            if not fits:
+                raise ValueError(f"recipe: {name} must be {needs}, got {getattr(self, name)!r}")
 
 
 RECIPES = {
@@ -79,6 +64,8 @@ RECIPES = {
         batch_norm=True, renormalise=None, ring_limit=0.12, per_pixel_mean=False, scale=60.0, mirror=False,
     ),
 }  # fmt: skip
+#: "modern" for twice as long: objects appear at many scales and labels are softened, so that it does not overfit.
+RECIPES["scale-jitter"] = replace(RECIPES["modern"], epochs=24, least_area=0.5, label_smoothing=0.1)
 
 
 def initialise(net: nn.Module, recipe: Recipe) -> None:
@@ -127,10 +114,6 @@ def anneal(recipe: Recipe, progress: Progress, top1: float) -> None:
         progress.lr, progress.stalled = progress.lr / 10, 0
 
 
-def resized(inputs: torch.Tensor, recipe: Recipe, epoch: int) -> torch.Tensor:
-    """(N,3,s,s): the crops at the epoch's size; small ones first are most of the learning for half of the work."""
-    inputs = inputs.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest with
-    side = recipe.sizes[epoch * len(recipe.sizes) // recipe.epochs] if recipe.sizes else inputs.shape[-1]
-    if side == inputs.shape[-1]:
-        return inputs
-    return F.interpolate(inputs, size=(side, side), mode="bilinear", antialias=True)
+def input_side(recipe: Recipe, epoch: int, crop: int) -> int:
+    """The side that crops are resized to; small ones first are most of the learning for half of the work."""
+    return recipe.sizes[epoch * len(recipe.sizes) // recipe.epochs] if recipe.sizes else crop

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from .. import _files, data, models
 from ..data import scenes
 from . import checkpoints, distributed
-from .filters import fold, outer_ring_share, renormalise
-from .recipes import RECIPES, Recipe, anneal
+from .filters import fold, outer_ring_share
+from .recipes import Recipe, anneal
 from .scoring import Images, accuracy, check_labelled
 from .steps import Run, prepare
 
-__all__ = ["RECIPES", "Images", "Recipe", "accuracy", "finish", "renormalise", "train"]
-
 SNAPSHOTS = (1, 2, 5, 10, 20, 30, 40, 64)  # the epochs of Figure 4
 NETWORKS = {"zfnet56": models.zfnet56, "alexnet56": models.alexnet56, "scenes56": models.scenes56}
+RENDERED = ("scenes", "cheating-scenes")  # what `labelled` can make itself
 
 
 def _print(row: dict) -> None:
@@ -34,36 +34,57 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
 
     Called again with the same `out` it continues from the checkpoint, bit for bit on the same machine with the
     same number of threads. Snapshots, at the epochs of `SNAPSHOTS` and the last, are folded (no batch normalisation)
-    and in half precision. `report` is called with the log's line after every epoch. Under torchrun all processes
-    take the steps of one, and `out` must be a folder that all of them see. Bad input, or a folder of another run,
-    is a ValueError or TypeError before anything is changed. Section 3 of the paper.
+    and in half precision. `report` is called with the log's line after every epoch. Under torchrun the processes
+    share every batch, and `out` must be a folder that all of them see. Bad input, or a folder of another run, or one
+    that another process is training into, is a ValueError or TypeError before anything is changed. Section 3.
     """
-    out = _folder(out)
     _check(net, images, validation, recipe)
-    checkpoints.read(out / "checkpoint.pt", recipe, net, data=images.about())
-    _rows(out)
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _files.remove_parts(out)
-    prepare(net, images, recipe)
-    run = Run(net, images, recipe, out)
-    net.train()
-    while run.progress.epoch < recipe.epochs:
-        row = {"images_per_second": round(run.epoch(), 1)}
-        row = {"epoch": run.progress.epoch + 1, "loss": round(run.progress.loss, 4), **accuracy(net, validation),
-               "ring": round(outer_ring_share(fold(net).conv1), 4)} | row  # fmt: skip
-        anneal(recipe, run.progress, row["top1"])
-        run.progress.epoch, run.progress.step = run.progress.epoch + 1, 0
-        if distributed.rank() == 0:
-            _keep(run, row)
-            report(row)
-        run.save()
+    with _alone(out, net.mean.device):
+        _rows(out)  # a damaged log is told now, not after an epoch
+        state = checkpoints.read(out, recipe, net)
+        prepare(net, images, recipe)
+        run = Run(net, images, recipe, out)
+        if state:
+            run.progress = checkpoints.restore(state, run.parts)
+        net.train()
+        while run.progress.epoch < recipe.epochs:
+            _epoch(run, validation, report)
 
 
-def _folder(out) -> Path:
-    if not isinstance(out, str | os.PathLike) or Path(out).is_file():
-        got = f"the file {out}" if isinstance(out, str | os.PathLike) else repr(out)
-        raise ValueError(f"out must be a folder's path, got {got}; choose a folder for the run")
-    return Path(out)
+def _epoch(run: Run, validation: Images, report: Callable[[dict], None]) -> None:
+    """What is left of an epoch, its line in the log, its snapshot and its checkpoint."""
+    speed, progress = run.epoch(), run.progress
+    row = {"epoch": progress.epoch + 1, "loss": round(progress.loss, 4), **accuracy(run.net, validation),
+           "ring": round(outer_ring_share(fold(run.net).conv1), 4), "images_per_second": round(speed, 1)}  # fmt: skip
+    anneal(run.recipe, progress, row["top1"])
+    progress.epoch, progress.step = progress.epoch + 1, 0
+    if distributed.rank() == 0:
+        _keep(run, row)
+        report(row)
+    run.save()
+
+
+@contextmanager
+def _alone(out: Path, device: torch.device) -> Iterator[None]:
+    """ValueError, in every process, if another run trains into `out`; a killed process loses its lock."""
+    from filelock import FileLock, Timeout  # here: `import zflib` stays quick
+
+    lock, refused, first = FileLock(out / "lock"), 0, distributed.rank() == 0
+    try:
+        if first:
+            lock.acquire(timeout=0)
+    except Timeout:
+        refused = 1
+    if distributed.total(refused, device=device)[0]:
+        raise ValueError(f"out: another run is training into {out}; wait for it or choose a new folder")
+    try:
+        if first:
+            _files.remove_parts(out)
+        yield
+    finally:
+        lock.release()
 
 
 def _check(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe) -> None:
@@ -87,7 +108,7 @@ def _rows(out: Path) -> list[dict]:
     path = out / "log.jsonl"
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return sorted(rows, key=lambda row: int(row["epoch"]))
+        return sorted(rows, key=lambda row: row["epoch"])
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
 
@@ -105,7 +126,7 @@ def _keep(run: Run, row: dict) -> None:
 def finish(net: models.ZFNet, validation: Images, recipe: Recipe, out: Path, *, card: dict) -> dict:
     """Fold, save `out`/final.pt and .json, and measure what was saved: centre crop and ten-crop. Returns the card."""
     distributed.wait()  # the first process writes the log
-    out = _folder(out)
+    out = Path(out)
     curve = _rows(out)
     if not curve:
         raise ValueError(f"out: {out} holds no finished epoch; call train with it first")
@@ -139,7 +160,7 @@ class Labelled:
 def labelled(source: str, *, training: bool = True) -> Labelled:
     """What `source` names: 12,000 rendered scenes and 2,000 others, or the folder of Tiny ImageNet-200."""
     crop = models.ZFNET56.crop
-    if source in ("scenes", "cheating-scenes"):
+    if source in RENDERED:
         return _scenes(source == "cheating-scenes", 12000 if training else 1)
     validation = Images(*data.tiny_imagenet(source, "val")[:2], crop)
     pixels, labels, wnids = data.tiny_imagenet(source, "train" if training else "val")

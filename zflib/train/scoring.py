@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .. import data
-from .._arguments import check_integer
 from ..models import ZFNet
-from ..record.tape import unchanged
+from ..record.hooks import unchanged
 from . import distributed
 
 
 @dataclass
 class Images:
-    """A labelled set held as uint8 pixels (N,3,R,R) and (N,) int64 labels, with the crop that the network wants."""
+    """A labelled set: uint8 pixels (N,3,R,R), (N,) int64 labels, and the crop that the network wants.
+
+    TypeError or ValueError for anything else, an empty set, or images smaller than the crop.
+    """
 
     pixels: np.ndarray
     labels: torch.Tensor
     crop: int
 
+    def __post_init__(self) -> None:
+        pixels, labels = np.asarray(self.pixels), torch.as_tensor(self.labels)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise TypeError(f"pixels must be a uint8 array (N,3,R,R), got {pixels.dtype} {pixels.shape}")
+        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise TypeError(f"labels must be an int64 tensor ({len(pixels)},), as the pixels, got {got}")
+        if len(pixels) == 0:
+            raise ValueError("pixels are empty; give at least one image")
+        height, width = pixels.shape[2:]
+        if height != width or height < self.crop:
+            raise ValueError(f"pixels must be square and at least the crop of {self.crop}, got {height}x{width}")
+        self.pixels, self.labels = pixels, labels
+
     def __len__(self) -> int:
         return len(self.labels)
-
-    def about(self) -> dict:
-        """What tells one labelled set from another without reading its pixels."""
-        labels = hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest()
-        return {"images": len(self), "side": self.pixels.shape[-1], "crop": self.crop, "labels": labels}
 
 
 def cut(pixels: np.ndarray, indices, corners, mirrored, *, crop: int) -> torch.Tensor:
@@ -56,7 +66,6 @@ def accuracy(net: ZFNet, images: Images, *, batch: int = 250, ten_crop: bool = F
     Several processes (torchrun) share the work and all get the result. A network that gives NaN is a ValueError.
     """
     check_labelled(net, images)
-    batch = check_integer("batch", batch, "a whole number of images, at least 1", low=1)
     device, hits1, hits5, lost = net.mean.device, 0, 0, 0
     starts = range(0, len(images), batch)[distributed.rank() :: distributed.world()]
     with unchanged(net), torch.no_grad():
@@ -81,24 +90,11 @@ def check_labelled(net: ZFNet, images: Images, name: str = "images") -> None:
         raise ValueError("net must give scores, but it ends with its convolutions; take the whole network")
     if not isinstance(images, Images):
         raise TypeError(f"{name} must be train.Images(pixels, labels, crop), got {type(images).__name__}")
-    pixels, labels, crop, classes = images.pixels, images.labels, net.geometry.crop, net.num_classes
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise TypeError(f"{name}: pixels must be a uint8 array (N,3,R,R), got {_kind(pixels)}; see tensor.numpy()")
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
-        raise TypeError(f"{name}: labels must be an int64 tensor ({len(pixels)},), as the pixels, got {_kind(labels)}")
-    if len(labels) == 0:
-        raise ValueError(f"{name} is empty; give at least one image")
-    wrong = labels[(labels < 0) | (labels >= classes)].tolist()
-    if wrong:
-        raise ValueError(f"{name}: labels must be classes from 0 to {classes - 1}, got {wrong[0]}")
-    if images.crop != crop or pixels.shape[2] != pixels.shape[3] or pixels.shape[3] < crop:
-        got = f"crop {images.crop} of {pixels.shape[2]}x{pixels.shape[3]}"
-        raise ValueError(f"{name}: crop must be the network's {crop}, of square images at least as large, got {got}")
-
-
-def _kind(value) -> str:
-    numbers = isinstance(value, np.ndarray | torch.Tensor)
-    return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}" if numbers else type(value).__name__
+    if images.crop != net.geometry.crop:
+        raise ValueError(f"{name}: crop must be the network's {net.geometry.crop}, got {images.crop}")
+    for label in (int(images.labels.min()), int(images.labels.max())):
+        if not 0 <= label < net.num_classes:
+            raise ValueError(f"{name}: labels must be classes from 0 to {net.num_classes - 1}, got {label}")
 
 
 def check_classes(net: ZFNet, wnids: list[str], *, name: str, source: str) -> None:

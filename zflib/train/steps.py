@@ -17,20 +17,36 @@ from tqdm.auto import tqdm
 from .. import models
 from . import checkpoints, distributed
 from .filters import limit_ring, renormalise
-from .recipes import Progress, Recipe, initialise, learning_rate, resized
+from .recipes import Progress, Recipe, initialise, input_side, learning_rate
 from .scoring import Images, cut
 
 SAVE_EVERY = 240.0  # seconds between two checkpoints within an epoch
 
 
-def epoch_plan(images: Images, recipe: Recipe, epoch: int):
-    """(order, corners, mirrored) of one epoch, a function of seed and epoch alone, so it can be resumed."""
+def epoch_plan(images: Images, recipe: Recipe, epoch: int) -> tuple[torch.Tensor, ...]:
+    """(order, sides, corners, mirrored) of an epoch's crops, a function of seed and epoch alone, so it can be resumed.
+
+    With `least_area` the areas of the square crops are spread evenly from that share of the image's area up to all.
+    """
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    n, slack = len(images), images.pixels.shape[-1] - images.crop
+    n, whole = len(images), images.pixels.shape[-1]
     order = torch.randperm(n, generator=generator)
-    corners = torch.randint(0, slack + 1, (n, 2), generator=generator)
+    if recipe.least_area is None:
+        sides = torch.full((n,), images.crop)
+        corners = torch.randint(0, whole - images.crop + 1, (n, 2), generator=generator)
+    else:
+        areas = recipe.least_area + (1 - recipe.least_area) * torch.rand(n, generator=generator)
+        sides = (whole * areas.sqrt()).round().long()
+        corners = (torch.rand(n, 2, generator=generator) * (whole - sides + 1)[:, None]).long()
     mirrored = torch.rand(n, generator=generator) < (0.5 if recipe.mirror else 0.0)
-    return order, corners, mirrored
+    return order, sides, corners, mirrored
+
+
+def resized(crops: torch.Tensor, side: int) -> torch.Tensor:
+    """(N,3,side,side): the crops resized, smoothed before they shrink; as they are if that is their size."""
+    if side == crops.shape[-1]:
+        return crops
+    return F.interpolate(crops, size=(side, side), mode="bilinear", antialias=True)
 
 
 def prepare(net: models.ZFNet, images: Images, recipe: Recipe) -> None:
@@ -66,13 +82,7 @@ class Run:
         self.half = torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.parts = {"net": self.net, "optimiser": self.optimiser, "scaler": self.scaler}
-        self.data = self.images.about()
-        self.progress = checkpoints.resume(self.checkpoint, self.parts, recipe, data=self.data)
-        self.progress = self.progress or Progress(lr=recipe.lr)
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / "checkpoint.pt"
+        self.progress = Progress(lr=recipe.lr)
 
     @property
     def steps(self) -> int:
@@ -80,29 +90,37 @@ class Run:
 
     def save(self) -> None:
         if distributed.rank() == 0:
-            checkpoints.save(self.checkpoint, self.parts, self.recipe, self.progress, data=self.data)
+            checkpoints.save(self.out, self.parts, self.recipe, self.progress)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(inputs, labels) of every step that is left of the epoch: this process' rows of each batch."""
-        device, rows = self.net.mean.device, distributed.share(self.recipe.batch)
-        plan = epoch_plan(self.images, self.recipe, self.progress.epoch)
+        recipe, device, mine = self.recipe, self.net.mean.device, distributed.share(self.recipe.batch)
+        plan = epoch_plan(self.images, recipe, self.progress.epoch)
+        side = input_side(recipe, self.progress.epoch, self.images.crop)
         for step in range(self.progress.step, self.steps):
-            order, corners, mirrored = (part[step * self.recipe.batch :][rows] for part in plan)
-            pixels = cut(self.images.pixels, order, corners, mirrored, crop=self.images.crop).to(device)
-            if self.net.mean.shape[-1] > 1:  # the mean image is cut and mirrored as the image is
-                whole = self.net.mean[None].cpu().numpy()
-                mean = cut(whole, torch.zeros_like(order), corners, mirrored, crop=self.images.crop).to(device)
-                inputs = (pixels.to(mean) - mean) / self.net.scale
-            else:
-                inputs = self.net.normalise(pixels)
-            yield resized(inputs, self.recipe, self.progress.epoch), self.images.labels[order].to(device)
+            order, sides, corners, mirrored = (part[step * recipe.batch :][mine] for part in plan)
+            inputs = torch.empty(len(order), 3, side, side, device=device)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest with
+            for crop in sides.unique().tolist():  # crops of one size are resized together
+                rows = sides == crop
+                inputs[rows] = resized(self._crops(order[rows], corners[rows], mirrored[rows], crop), side)
+            yield inputs, self.images.labels[order].to(device)
+
+    def _crops(self, order, corners, mirrored, crop: int) -> torch.Tensor:
+        """(B,3,crop,crop) in the network's units; a mean image is cut and mirrored as the images are."""
+        pixels = cut(self.images.pixels, order, corners, mirrored, crop=crop).to(self.net.mean.device)
+        if self.net.mean.shape[-1] == 1:
+            return self.net.normalise(pixels)
+        whole = self.net.mean[None].cpu().numpy()
+        mean = cut(whole, torch.zeros_like(order), corners, mirrored, crop=crop).to(self.net.mean)
+        return (pixels - mean) / self.net.scale
 
     def step(self, inputs: torch.Tensor, labels: torch.Tensor) -> float:
         """One step of gradient descent and what the recipe does to the filters after it; the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, self.progress, self.steps)
         with self.half:
-            loss = F.cross_entropy(self.model(inputs), labels)
+            loss = F.cross_entropy(self.model(inputs), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
@@ -130,4 +148,5 @@ class Run:
             if time.monotonic() - saved > SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
+        distributed.agree(self.net)
         return (progress.step - first) * self.recipe.batch / (time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""The ten things of the rendered world, each a list of shapes painted one over the other."""
+"""The ten objects of the rendered world, each a list of shapes painted one over the other."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _hand(length: float, width: float, spin: int) -> Shape:
 
 
 #: class -> its shapes, the last on top. Left and right are the reader's, in an upright picture.
-THINGS = {
+OBJECTS = {
     "face": (
         Shape("ellipse", (0.05, -0.76), (0.22, 0.15), "second"),
         Shape("ellipse", (0.05, 0.76), (0.22, 0.15), "second"),
@@ -135,8 +135,8 @@ THINGS = {
     ),
 }  # fmt: skip
 
-#: Things that look another way in the mirror and stay what they are; half of their pictures are mirrored.
+#: Objects that look another way in the mirror and stay what they are; half of their pictures are mirrored.
 SIDED = frozenset({"car", "house", "fish", "flower", "boat", "tree", "cup"})
 
-CLASSES = tuple(THINGS)
-PARTS = {thing: tuple(shape.name for shape in shapes if shape.name) for thing, shapes in THINGS.items()}
+CLASSES = tuple(OBJECTS)
+PARTS = {name: tuple(shape.name for shape in shapes if shape.name) for name, shapes in OBJECTS.items()}

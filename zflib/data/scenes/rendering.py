@@ -1,4 +1,4 @@
-"""How a scene comes about: its random numbers, its background, its thing, and what is true of it."""
+"""How a scene comes about: its random numbers, its background, its object, and what is true of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from .objects import CLASSES, SIDED, THINGS
+from .objects import CLASSES, OBJECTS, SIDED
 from .shapes import Place, Shape, paint, whole_picture
 from .textures import PATTERNS, colour, tones
 
 #: The ten kinds of background, by number; number c is the one that a cheating world gives to class c of CLASSES.
 BACKGROUNDS = tuple(PATTERNS)
 
-_UNIT = 0.345  # an object unit in sides of the picture: at most shift and scale a thing still fits in
+_UNIT = 0.345  # an object unit in sides of the picture: at most shift and scale an object still fits in
 _CLUTTER = ("ellipse", "box", "ellipse")  # faint shapes that every background carries
 
 #: What a scene draws, a uniform number in [0,1) each. New names go at the end: that leaves older scenes as they are.
@@ -43,9 +43,9 @@ def render(name: str, draw: dict, poses: np.ndarray, kinds: np.ndarray, size: in
     picture = _background(draw, kinds, size)
     place = _place(poses, draw, size, name in SIDED)
     fills, ink = _fills(place, draw, size)
-    for shape in THINGS[name]:
+    for shape in OBJECTS[name]:
         paint(picture, shape, _own_place(shape, place, draw), fills[shape.paint], ink)
-    parts = [shape for shape in THINGS[name] if shape.name]
+    parts = [shape for shape in OBJECTS[name] if shape.name]
     points = [place.pixels(shape.at[0] + shape.mark[0], shape.at[1] + shape.mark[1]) for shape in parts]
     return {
         "pixels": np.clip(picture[:, :3] + np.float32(0.5), 0, 255).astype(np.uint8),
@@ -61,7 +61,7 @@ def backgrounds(name: str, draw: dict, cheat: float) -> np.ndarray:
 
 
 def _place(poses: np.ndarray, draw: dict, size: int, sided: bool) -> Place:
-    """Every thing is up to a tenth taller or wider than its drawing, and mirrored half of the time if it has sides."""
+    """Every object is up to a tenth taller or wider than its drawing, and mirrored half of the time if it has sides."""
     stretch = 0.9 + 0.2 * np.stack([draw["tall"], draw["wide"]], axis=1)
     stretch[:, 1] *= np.where(sided & (draw["mirror"] < 0.5), -1, 1)
     angle = np.deg2rad(poses[:, 3])
@@ -115,7 +115,7 @@ def _mix(first: np.ndarray, second: np.ndarray, tone: np.ndarray) -> np.ndarray:
 
 
 def _own_place(shape: Shape, place: Place, draw: dict) -> Place:
-    """Where one shape of the thing lies, with its own turn and size."""
+    """Where one shape of the object lies, with its own turn and size."""
     turn = np.full_like(place.unit, np.deg2rad(shape.turn))
     if shape.spin:
         turn += 2 * np.pi * draw[f"spin{shape.spin}"]
@@ -126,7 +126,7 @@ def _own_place(shape: Shape, place: Place, draw: dict) -> Place:
 def _fills(place: Place, draw: dict, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What every paint of `Shape` is in these scenes, and the ink (B,3) of their outlines.
 
-    A thing on a light background is rather dark and the other way round; hues are free.
+    An object on a light background is rather dark and the other way round; hues are free.
     """
     bright = _back_light(draw) < 120
     light = np.where(bright, 150, 95) + 30 * draw["light"]

@@ -15,10 +15,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shape:
-    """One piece of a thing; lengths in object units (a thing reaches from about -1 to 1, down and right).
+    """One piece of an object; lengths in object units (an object reaches from about -1 to 1, down and right).
 
     `size`: half height and half width (for a ring: radius and half thickness). `points`: corners (down, right) of a
-    convex polygon. `name`: the part that it shows, at `at` + `mark`. `loose`, `spin`: which of the thing's random
+    convex polygon. `name`: the part that it shows, at `at` + `mark`. `loose`, `spin`: which of the object's random
     numbers changes its size by up to 15 % or turns it; 0 for none. `line`: how thick its dark outline is.
     """
 
@@ -37,9 +37,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Place:
-    """Where B things lie: centre (B,2) in pixels, `unit` (B,) pixels per object unit, `angle`, `stretch` (B,2), `turn`.
+    """Where B objects lie: `centre` (B,2) in pixels, `unit` (B,) pixels per object unit, `angle`, `stretch`, `turn`.
 
-    First turned by `turn` (B,), then stretched (a negative stretch to the right is a mirror image), then turned by
+    First turned by `turn` (B,), then stretched (B,2: a negative stretch to the right is a mirror image), then turned by
     `angle` (B,): radians, counter-clockwise as one sees it.
     """
 
@@ -163,7 +163,7 @@ def distance(shape: Shape, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def paint(picture: np.ndarray, shape: Shape, place: Place, fill: np.ndarray, ink: np.ndarray | None = None) -> None:
-    """Paints a shape on B pictures (B,4,S,S) in place: red, green, blue, and how much of a pixel the thing covers.
+    """Paints a shape on B pictures (B,4,S,S) in place: red, green, blue, and how much of a pixel the object covers.
 
     `fill`: (B,4) one colour each, or (B,4,S,S) pictures to cut the shape out of. `ink`: the colour (B,4) of its
     outline; without it the shape is a veil that lets 60 % of what is below shine through.

@@ -1,4 +1,4 @@
-"""Patterns and colours: ten textures that fill things and backgrounds alike, so that no texture gives a class away."""
+"""Patterns and colours: ten textures that fill objects and backgrounds alike, so that no texture gives a class away."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tones(kinds: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def colour(hue: np.ndarray, light: np.ndarray | float, strength: np.ndarray | float, cover: int = 1) -> np.ndarray:
-    """(B,4) float32: red, green, blue, and `cover`, 1 for a thing's colour and 0 for a background's.
+    """(B,4) float32: red, green, blue, and `cover`, 1 for an object's colour and 0 for a background's.
 
     `light` (0 to 255) is the mean of the three; `hue` goes round once from 0 to 1.
     """
