@@ -6,6 +6,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # kernels of notebooks inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import matplotlib  # noqa: E402
+import matplotlib
 
 matplotlib.use("Agg")
