@@ -140,7 +140,7 @@ def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] =
     dogs = annotations()
     margin = (net.geometry.resize - net.geometry.crop) // 2
     places = {part: where - margin for part, where in dogs.parts.items()}
-    table = Table(net, net.preprocess(paths(root, dogs)), places)
+    table = Table(net, net.preprocess(paths(root, dogs)), places, draws=DRAWS)
     found = {"network": net.card.get("name"), "sha256": net.card.get("sha256"), "images": len(dogs), "size": SIZE,
              "draws": table.draws, "share": SHARE, "layers": {}}  # fmt: skip
     for layer in LAYERS:
