@@ -17,7 +17,7 @@ from ..data.image_source import open_source
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
-from ..record.features import check_layers
+from ..record.hooks import check_layers
 from .gallery import check_labels, images_of, middle
 
 SIDE = 88  # pixels of one of nine small pictures
