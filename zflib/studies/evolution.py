@@ -51,7 +51,7 @@ def evolve(nets: dict[int, nn.Module], images, *, layers: dict[str, list[int]]) 
 
     One pass over the images for each snapshot. Figure 4 uses the training images.
     """
-    last_of(nets)
+    last_of(nets)  # refuses what is no dict of networks
     if not isinstance(layers, Mapping):
         raise TypeError(f"layers must be a dict layer -> channels, such as {{'conv1': [0, 3]}}, got {layers!r}")
     found = [_snapshot(net, images, layers) for _, net in sorted(nets.items())]
@@ -118,7 +118,7 @@ def response_agreement(nets: dict[int, nn.Module], images: torch.Tensor, layer: 
 
     `images` are (N,3,H,W) in the networks' units. A channel that answers everywhere alike counts as 0.
     """
-    last_of(nets)
+    last_of(nets)  # refuses what is no dict of networks
     responses = {}
     for epoch, net in sorted(nets.items()):
         maps = Deconvnet(net).activations(images, layer).transpose(0, 1).flatten(1)  # (C, N*h*w)
