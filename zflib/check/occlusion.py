@@ -119,7 +119,7 @@ def _corners_only(drop, corners, size, shape):
 
 
 pixel_means = Exercise(
-    "pixel_means", lambda drop, corners, size, shape: localisation.spread(drop, corners, size=size, shape=shape),
+    "pixel_means", lambda drop, corners, size, shape: localisation.to_pixels(drop, corners, size=size, shape=shape),
     _squares,
     mistakes={
         "these are sums: pixels in the middle lie under more squares; divide by how many cover each": _painted,
@@ -132,7 +132,7 @@ pixel_means = Exercise(
         "each pixel has the largest drop of its squares; captum takes the mean": _strongest,
         "only the top left pixel of each square got its drop; a square is size x size pixels": _corners_only,
     },
-    source=localisation.spread,
+    source=localisation.to_pixels,
     success="the same numbers as captum's Occlusion",
 )  # fmt: skip
 
@@ -143,8 +143,10 @@ def looks_elsewhere(nets, images, labels, masks) -> torch.Tensor:
     for n, net in enumerate(nets):
         for i, image in enumerate(images):
             maps = occlude(net, image, size=4, stride=2, label=int(labels[i]))
-            drop = localisation.spread(maps.before[0] - maps.probability, maps.corners, size=4, shape=image.shape[1:])
-            shares[n, i] = localisation.on_object(drop, masks[i])
+            drop = localisation.to_pixels(
+                maps.before[0] - maps.probability, maps.corners, size=4, shape=image.shape[1:]
+            )
+            shares[n, i] = localisation.energy_in_mask(drop, masks[i])
     return shares.nanmean(dim=1).argmin()
 
 
