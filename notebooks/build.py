@@ -41,6 +41,7 @@ if root is None:
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to others
 import matplotlib.pyplot as plt
 import torch
 import zflib

@@ -1,3 +1,11 @@
+"""For all tests: two processes share the cores well only if threads that wait sleep, and if each uses its share."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # kernels of notebooks inherit it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import matplotlib
 
 matplotlib.use("Agg")

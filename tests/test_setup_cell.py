@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,63 +15,97 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))
 import build  # noqa: E402
 
-TWICE = "code = open(sys.argv[1]).read()\nexec(code, {**globals()})\nexec(code, globals())\n"
-COLAB = "import types\nfor n in ('google', 'google.colab'):\n    sys.modules[n] = types.ModuleType(n)\n"
+NOTEBOOK = str(ROOT / "notebooks" / "00_start_here.ipynb")
+#: Where the cell runs (default: a folder outside the project), and what tells it where its notebook lies.
+PLACES = {
+    "notebooks": {"folder": str(ROOT / "notebooks")},
+    "the project's folder": {"folder": str(ROOT)},
+    "a folder inside it": {"folder": str(ROOT / "tests" / "bench")},
+    "a folder that was left": {"folder": str(ROOT / "notebooks"), "then": "/"},
+    "Jupyter": {"environment": {"JPY_SESSION_NAME": NOTEBOOK}},
+    "VS Code": {"names": {"__vsc_ipynb_file__": NOTEBOOK}},
+    "elsewhere": {},
+}
+#: Runs the cell twice in each place, each time with variables and a search path as in a new kernel.
+EVERYWHERE = """
+import contextlib, io, json, os, sys
+here, path, told = os.getcwd(), list(sys.path), {}
+cell, places = open(sys.argv[1]).read(), json.loads(sys.argv[2])
+for name, place in places.items():
+    names, sys.path[:] = {"__name__": "__main__", **place.get("names", {})}, path
+    os.chdir(place.get("folder", here))
+    os.environ.update(place.get("environment", {}))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            exec(cell, names)
+            os.chdir(place.get("then", "."))
+            exec(cell, names)
+            told[name] = [str(names["root"]), sys.path.count(str(names["root"])), *printed.getvalue().splitlines()]
+        except Exception as error:
+            told[name] = [f"{type(error).__name__}: {error}"]
+    for key in place.get("environment", {}):
+        del os.environ[key]
+print(json.dumps(told))
+"""
+#: Runs the cell in two kernels of one machine, as Colab would, and notes which programs it starts.
+COLAB = """
+import subprocess, sys, types
+sys.modules |= {name: types.ModuleType(name) for name in ("google", "google.colab")}
+calls, real = [], subprocess.run
+subprocess.run = lambda command, **rest: (calls.append(command[0]), real(command, **rest))[1]
+cell, path = open(sys.argv[1]).read(), list(sys.path)
+exec(cell)
+sys.path[:] = path
+exec(cell)
+print(calls)
+print(zflib.__file__)
+"""
 
 
-def run(tmp_path: Path, script: str, *, folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run `script` with the setup cell's path as its argument, in `folder`, with nothing of ours on the path."""
+def run(tmp_path: Path, script: str, *arguments: str, folder: Path, **environment: str) -> list[str]:
+    """What `script` prints, run in `folder` with the setup cell's path as its argument and nothing of ours in reach."""
     (tmp_path / "cell.py").write_text(build.SETUP)
-    (tmp_path / "script.py").write_text("import sys\n" + script)
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "JPY_SESSION_NAME")}
-    return subprocess.run(
-        [sys.executable, "-P", str(tmp_path / "script.py"), str(tmp_path / "cell.py")],
-        cwd=folder, env=kept | {"MPLBACKEND": "Agg"} | environment, capture_output=True, text=True, timeout=120,
+    (tmp_path / "script.py").write_text(script)
+    ours = ("PYTHONPATH", "JPY_SESSION_NAME", "OMP_WAIT_POLICY")
+    kept = {key: value for key, value in os.environ.items() if key not in ours}
+    done = subprocess.run(
+        [sys.executable, "-P", str(tmp_path / "script.py"), str(tmp_path / "cell.py"), *arguments],
+        cwd=folder, env=kept | {"MPLBACKEND": "Agg"} | environment, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("folder", ["notebooks", ".", "tests/bench"])
-def test_finds_the_project_from_any_folder_inside_it(tmp_path, folder):
-    done = run(tmp_path, TWICE, folder=ROOT / folder)
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    assert first == second
-    assert first.startswith("zflib ") and "torch" in first and "device" in first
+    return done.stdout.splitlines()
 
 
-def test_survives_a_moved_working_directory(tmp_path):
-    moved = "import os\ncode = open(sys.argv[1]).read()\nexec(code, globals())\nos.chdir('/')\nexec(code, globals())\n"
-    done = run(tmp_path, moved, folder=ROOT / "notebooks")
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> dict[str, list]:
+    """place -> what the cell found there, or its error."""
+    folder = tmp_path_factory.mktemp("outside")
+    return json.loads(run(folder, EVERYWHERE, json.dumps(PLACES), folder=folder)[-1])
 
 
-@pytest.mark.parametrize("hint", ["JPY_SESSION_NAME", "__vsc_ipynb_file__"])
-def test_asks_jupyter_and_vs_code_where_the_notebook_lies(tmp_path, hint):
-    here = str(ROOT / "notebooks" / "00_start_here.ipynb")
-    script = f"{hint} = {here!r}\n" + TWICE if hint.startswith("__") else TWICE
-    done = run(tmp_path, script, folder=tmp_path, **({} if hint.startswith("__") else {hint: here}))
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "elsewhere"])
+def test_finds_the_project_and_may_run_twice(told, place):
+    root, times, first, second = told[place]
+    assert (root, times) == (str(ROOT), 1)
+    assert first == second and first.startswith("zflib ") and "torch" in first and "device" in first
+
+
+def test_elsewhere_says_what_to_do(told):
+    (error,) = told["elsewhere"]
+    assert error.startswith("ModuleNotFoundError") and "open this notebook inside the project's folder" in error
 
 
 def test_on_colab_fetches_the_project_once_and_installs_nothing(tmp_path):
-    spy = "import subprocess\ncalls, real = [], subprocess.run\n"
-    spy += "subprocess.run = lambda a, **k: (calls.append(a[0]), real(a, **k))[1]\n"
-    content = tmp_path / "content"
+    content, origin = tmp_path / "content", tmp_path / "origin"
     content.mkdir()
-    origin = tmp_path / "origin"
     shutil.copytree(ROOT / "zflib", origin / "zflib", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["git", "init", "-q", str(origin)], check=True)
-    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"]
-    subprocess.run(["git", "-C", str(origin), "add", "-A"], check=True)
-    subprocess.run(["git", "-C", str(origin), *commit], check=True)
-    script = COLAB + spy + TWICE + "print(calls)\nprint(zflib.__file__)\n"
-    done = run(tmp_path, script, folder=content, ZFLIB_REPOSITORY=origin.as_uri())
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2] == "['git']"
-    assert Path(done.stdout.splitlines()[-1]).is_relative_to(content)
+    git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *command], check=True)
+    calls, where = run(tmp_path, COLAB, folder=content, ZFLIB_REPOSITORY=origin.as_uri())[-2:]
+    assert calls == "['git']"
+    assert Path(where).is_relative_to(content)
 
 
-def test_elsewhere_says_what_to_do(tmp_path):
-    done = run(tmp_path, "exec(open(sys.argv[1]).read())\n", folder=tmp_path)
-    assert done.returncode != 0
-    assert "open this notebook inside the project's folder" in done.stderr
+def test_waiting_threads_sleep_from_the_start():
+    assert build.SETUP.index('setdefault("OMP_WAIT_POLICY", "PASSIVE")') < build.SETUP.index("import torch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
+import driver
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,17 +52,31 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def page(chromium):
-    page = chromium.new_page(viewport={"width": 1400, "height": 1600})
-    page.set_default_timeout(120_000)
-    yield page
-    page.close()
+class Lab:
+    """A running JupyterLab: notebooks put into its `folder` open at `address(name)`."""
+
+    def __init__(self, folder: Path, port: int, token: str):
+        self.folder, self._server, self._token = folder, f"http://127.0.0.1:{port}", token
+
+    def address(self, name: str) -> str:
+        return f"{self._server}/lab/tree/{name}?reset&token={self._token}"
+
+    def stop(self, name: str) -> None:
+        """Shut the kernel of a notebook down; each one holds about 1 GB."""
+        for session in json.loads(self.ask("api/sessions")):
+            if session["path"] == name:
+                self.ask(f"api/sessions/{session['id']}", method="DELETE")
+
+    def ask(self, path: str, *, method: str = "GET") -> bytes:
+        """What the server answers; OSError while it does not."""
+        headers = {"Authorization": f"token {self._token}"}
+        request = urllib.request.Request(f"{self._server}/{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read()
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory, chromium):
-    """(folder, address): notebooks put into the folder open at address(name)."""
     folder, config = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("config")
     for name, text in SETTINGS.items():
         path = config / "user" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -72,11 +89,31 @@ def lab(tmp_path_factory, chromium):
     with open(log, "w") as out:
         server = subprocess.Popen(_command(port, token, folder), env=_environment(config), stdout=out, stderr=out)
         try:
-            _wait_for(f"http://127.0.0.1:{port}/api?token={token}", server, log)
-            yield folder, lambda name: f"http://127.0.0.1:{port}/lab/tree/{name}?reset&token={token}"
+            running = Lab(folder, port, token)
+            _wait_for(running, server, log)
+            yield running
         finally:
             server.terminate()
             server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def ran(lab, chromium):
+    """ran(notebook, name): a page in which the notebook has run; when left, page and kernel are gone."""
+
+    @contextmanager
+    def ran(notebook, name: str):
+        driver.put(notebook, lab.folder / name)
+        page = chromium.new_page(viewport={"width": 1400, "height": 1600})
+        page.set_default_timeout(120_000)
+        try:
+            driver.run_all(page, lab.address(name))
+            yield page
+        finally:
+            page.close()
+            lab.stop(name)
+
+    return ran
 
 
 def _command(port: int, token: str, folder: Path) -> list[str]:
@@ -91,11 +128,11 @@ def _environment(config: Path) -> dict[str, str]:
     return dict(os.environ, **{name: str(value) for name, value in settings.items()})
 
 
-def _wait_for(address: str, server: subprocess.Popen, log: Path, *, seconds: float = 90) -> None:
+def _wait_for(lab: Lab, server: subprocess.Popen, log: Path, *, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            urllib.request.urlopen(address, timeout=2).close()
+            lab.ask("api")
             return
         except OSError:
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()

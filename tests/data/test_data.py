@@ -71,7 +71,7 @@ def test_unknown_and_missing_photos(monkeypatch):
     for call in (data.photo, data.credit):
         assert "'dog'" in message(ValueError, call, "dog") and "rocket" in message(ValueError, call, "dog")
         assert "chelsea" in message(ValueError, call, ["rocket"])
-    room = sys.modules["zflib.data.photos"]
+    room = data.photographs
     found = room.find_spec
     monkeypatch.setattr(room, "find_spec", lambda name: None if name == "sklearn" else found(name))
     assert data.photo_names() == [name for name in NAMES if name not in ("china", "flower")]

@@ -5,7 +5,7 @@ from .crops import centre_crop, stack, ten_crop
 from .image_source import Skipped
 from .images import folder, open_image
 from .photo_windows import SHOWN, Windows, windows
-from .photos import credit, photo, photo_names, photos
+from .photographs import credit, photo, photo_names, photos
 from .tiny_imagenet_200 import class_names, tiny_imagenet
 
 __all__ = [

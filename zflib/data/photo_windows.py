@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from .images import open_image
-from .photos import photo, photo_names
+from .photographs import photo, photo_names
 
 #: The photographs that `windows` cuts when it gets none. (Of the motorcycle no licence is stated.)
 SHOWN = ("astronaut", "chelsea", "china", "coffee", "flower", "grace_hopper", "rocket")

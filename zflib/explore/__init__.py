@@ -1,4 +1,4 @@
-"""Panels to play with: thin ipywidgets over `show` and the rooms behind it. No other room imports ipywidgets."""
+"""Panels to play with: thin ipywidgets over `show` and the rooms behind it; no other room imports ipywidgets."""
 
 from .correspondence_explorer import correspondence
 from .invariance_explorer import invariance
