@@ -130,9 +130,10 @@ def test_panel_keeps_up_when_draw_moves_its_own_control():
     panel = explore.panel(draw, layer=["wide", "narrow"], channel=panel_channel)
     panel.controls["layer"].value = "narrow"
     assert panel.values == {"layer": "narrow", "channel": 3} and panel.text == "narrow 3"
+    panel_channel.max = 9
+    panel_channel.value = 7  # as it was before `draw` moved it
     panel_channel.value = 2
-    panel_channel.value = 3
-    assert calls == [("wide", 7), ("narrow", 3), ("narrow", 2), ("narrow", 3)]
+    assert calls == [("wide", 7), ("narrow", 3), ("narrow", 3), ("narrow", 2)]
 
 
 def test_panel_moved_by_another_thread_while_it_draws_shows_the_last_value():
@@ -425,7 +426,7 @@ def _moves(name, net, image):
     if name == "layers":
         panel = explore.layers(net, {"cat": image, "turned": image.flip(2)}, layer="conv2")
         return panel, [{"photo": p, "layer": layer, "rule": "guided", "channel": c}
-                       for p in ("cat", "turned") for layer in ("conv1", "conv2", "fc4") for c in (0, 5)]  # fmt: skip
+                       for p in ("cat", "turned") for layer in ("conv1", "conv2", "fc4") for c in (0, 9)]  # fmt: skip
     if name == "occlusion":
         panel = explore.occlusion(net, image, layer="conv2")
         return panel, [{"row": row, "column": c, "size": size} for row in (0, 9) for c in (0, 20) for size in (4, 12)]
