@@ -55,7 +55,12 @@ def image_pixels(image, net: nn.Module | None = None) -> np.ndarray:
         raise ValueError(f"image must be one (3,H,W) tensor, a PIL image or a uint8 array, got {_what(image)}")
     if net is not None:
         image = net.denormalise(image.to(net.mean)) if hasattr(net, "denormalise") else _stretched(image)
-    return _numbers(image).clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
+    return _rgb(_numbers(image))
+
+
+def _rgb(values: np.ndarray) -> np.ndarray:
+    """(H,W,3) uint8 from (3,H,W) or (1,H,W) numbers."""
+    return values.clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0).repeat(3 // len(values), axis=2)
 
 
 def _stretched(image: torch.Tensor) -> torch.Tensor:
@@ -82,8 +87,7 @@ def signed_pixels(projection, *, full: float | None = None) -> np.ndarray:
     values = _numbers(projection)
     if values.ndim != 3 or values.shape[0] not in (1, 3):
         raise ValueError(f"projection must be (3,H,W), got {_what(projection)}")
-    values = (GREY + values / (full or limit(values)) * (GREY - 1)).clip(0, 255)
-    return values.round().astype(np.uint8).transpose(1, 2, 0).repeat(3 // values.shape[0], axis=2)
+    return _rgb(GREY + values / (full or limit(values)) * (GREY - 1))
 
 
 def map_pixels(activation_map, *, full: float | None = None) -> np.ndarray:
@@ -108,13 +112,13 @@ def crop_box(values, box: Sequence[int]):
     return values[..., top:bottom, left:right]
 
 
-def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2, background: int = 255) -> np.ndarray:
+def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2) -> np.ndarray:
     """One (H,W,3) uint8 sheet of pictures in reading order; smaller ones are centred in their cell."""
     if not len(pictures):
         raise ValueError("pictures is empty; give at least one (H,W,3) uint8 array")
     rows = math.ceil(len(pictures) / columns)
     height, width = max(p.shape[0] for p in pictures) + gap, max(p.shape[1] for p in pictures) + gap
-    sheet = np.full((rows * height - gap, columns * width - gap, 3), background, np.uint8)
+    sheet = np.full((rows * height - gap, columns * width - gap, 3), 255, np.uint8)
     for i, picture in enumerate(pictures):
         h, w = picture.shape[:2]
         top = i // columns * height + (height - gap - h) // 2
@@ -142,23 +146,22 @@ def fit(pixels: np.ndarray, side: int, *, smooth: bool = False, background: int 
     return square
 
 
-def framed(pixels: np.ndarray, box: Sequence[float], *, scale: float = 1, colour: str = ORANGE) -> np.ndarray:
+def framed(pixels: np.ndarray, box: Sequence[float], *, scale: float = 1) -> np.ndarray:
     """The picture with a frame around box = (top, left, bottom, right), in pixels `scale` times larger than its own.
 
     The frame lies just outside the box, keeps within the picture and is never smaller than 8 pixels.
     """
-    height, width = pixels.shape[:2]
-    (top, bottom), (left, right) = (
-        _frame_side(box[i] * scale, box[i + 2] * scale, n) for i, n in ((0, height), (1, width))
-    )
+    (height, width), (top, left, bottom, right) = pixels.shape[:2], (edge * scale for edge in box)
+    (top, bottom), (left, right) = _frame_side(top, bottom, height), _frame_side(left, right, width)
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     draw.rectangle((left, top, right, bottom), outline="black", width=4)
-    draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=2)
+    draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=ORANGE, width=2)
     return np.array(image)
 
 
 def _frame_side(start: float, stop: float, size: int) -> tuple[int, int]:
+    """First and last pixel of the frame along one side of a picture of `size` pixels."""
     grow = max(2.0, (8 - (stop - start)) / 2)
     return max(0, min(round(start - grow), size - 9)), min(size - 1, max(round(stop + grow) - 1, 8))
 
@@ -192,8 +195,6 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 def beside(pictures: Sequence[np.ndarray], titles: Sequence[str] = (), *, gap: int = 12, size: int = 13) -> np.ndarray:
     """One (H,W,3) uint8 row of pictures, their upper edges aligned, each with its title above it."""
-    if not len(pictures):
-        raise ValueError("pictures is empty; give at least one (H,W,3) uint8 array")
     if len(titles) not in (0, len(pictures)):
         raise ValueError(f"titles has {len(titles)} entries for {len(pictures)} pictures; give one each, or none")
     if len(titles):
@@ -235,26 +236,20 @@ def _draw(pixels: np.ndarray, ax: Axes | None, title: str | None, *, smooth: boo
 
 def photo(image, ax: Axes | None = None, *, net: nn.Module | None = None, title: str | None = None, box=None) -> Axes:
     """One image; `box` = (top, left, bottom, right) in its pixels draws a receptive field on it."""
-    pixels = image_pixels(image, net)
-    ax = _draw(pixels, ax, title)
-    if box is not None:
-        outline(ax, box)
-    return ax
+    ax = _draw(image_pixels(image, net), ax, title)
+    return ax if box is None else outline(ax, box)
 
 
-def outline(ax: Axes, box: Sequence[int], *, colour: str = ORANGE) -> Axes:
+def outline(ax: Axes, box: Sequence[int]) -> Axes:
     """Draw box = (top, left, bottom, right), in pixels of the picture on `ax`; what lies outside it is not shown."""
     top, left, bottom, right = box
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, lw=2, ec=colour, zorder=3))
+    ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, lw=2, ec=ORANGE, zorder=3))
     return ax
 
 
-def projection(
-    values, ax: Axes | None = None, *, title: str | None = None, box=None, full: float | None = None
-) -> Axes:
-    """One signed (3,H,W) projection, centred on grey; `box` crops it to a receptive field."""
-    values = values if box is None else crop_box(values, box)
-    return _draw(signed_pixels(values, full=full), ax, title, smooth=True)
+def projection(values, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """One signed (3,H,W) projection, centred on grey."""
+    return _draw(signed_pixels(values), ax, title, smooth=True)
 
 
 def panels(pictures: Sequence, *, titles: Sequence[str] = (), columns: int | None = None, size: float = 2.4):
@@ -283,28 +278,12 @@ def grid(pictures: Sequence, ax: Axes | None = None, *, rows: Sequence, columns:
     return ax
 
 
-def maps(
-    activations,
-    ax: Axes | None = None,
-    *,
-    channels: Sequence[int] | None = None,
-    columns: int = 8,
-    title: str | None = None,
-) -> Axes:
-    """A sheet of feature maps from (C,h,w) activations, each scaled by its own maximum; dark is zero."""
-    channels = range(min(len(activations), 4 * columns)) if channels is None else channels
-    sheet = mosaic([upscale(map_pixels(activations[c]), 48) for c in channels], columns=columns)
-    height, width = sheet.shape[:2]
-    return _draw(sheet, _axes(ax, (8, 8 * height / width)), title)
-
-
 def filters(conv: nn.Conv2d, ax: Axes | None = None, *, columns: int = 16, title: str | None = None) -> Axes:
     """The first layer's filters (C,3,k,k) as small colour pictures, zero as grey, each scaled to its own range."""
     weight = conv.weight.detach()
     if weight.shape[1] not in (1, 3):
-        raise ValueError(
-            f"conv takes {weight.shape[1]} channels: only filters that look at an image (3 channels) are pictures"
-        )
+        got = f"conv takes {weight.shape[1]} channels"
+        raise ValueError(f"{got}: only filters that look at an image (3 channels) are pictures")
     sheet = mosaic([upscale(signed_pixels(w, full=float(w.abs().max()) or 1.0), 42) for w in weight], columns=columns)
     height, width = sheet.shape[:2]
     return _draw(sheet, _axes(ax, (9, 9 * height / width)), title)

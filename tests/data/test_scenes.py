@@ -15,7 +15,7 @@ from zflib.data.scenes import BACKGROUNDS, CLASSES, FRONTAL, PARTS, Pose, scenes
 from zflib.data.scenes.objects import OBJECTS, SIDED
 from zflib.data.scenes.textures import PATTERNS, tones
 
-NOWHERE = Pose.exactly(down=1000)  # the thing is far outside: what is left is the background
+NOWHERE = Pose.exactly(down=1000)  # the object is far outside: what is left is the background
 FIELDS = ("pixels", "labels", "masks", "parts", "pose", "backgrounds")
 
 
@@ -162,7 +162,7 @@ def test_parts_and_masks_turn_and_grow_about_the_centre(scale, angle):
         assert (turned != moved.masks).sum() <= 0.002 * moved.masks.sum()
 
 
-def test_parts_lie_on_the_thing_and_where_their_names_say():
+def test_parts_lie_on_the_object_and_where_their_names_say():
     found = scenes(200, seed=4)
     for i, label in enumerate(found.labels.tolist()):
         for (row, column), name in zip(found.parts[i].round().long().tolist(), found.part_names[label]):
@@ -178,7 +178,7 @@ def test_parts_lie_on_the_thing_and_where_their_names_say():
         assert (brightest[at, rows, columns] - grey[at, rows, columns] > 80).all(), "a dark pupil in its white"
 
 
-def test_things_with_sides_are_mirrored_half_of_the_time():
+def test_objects_with_sides_are_mirrored_half_of_the_time():
     for name, shapes_of_it in OBJECTS.items():
         first = next(s for s in shapes_of_it if s.name and abs(s.at[1] + s.mark[1]) > 0.05)
         found = scenes(200, size=16, pose=FRONTAL, classes=name).part(first.name)[:, 1] - 7.5

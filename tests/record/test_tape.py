@@ -479,15 +479,6 @@ def test_an_integer_network():
         Deconvnet(net).project(torch.randn(1, 3, 6, 6), "1", 0)
 
 
-def test_weights_that_are_on_no_device():
-    with torch.device("meta"):
-        net = nn.Sequential(nn.Conv2d(3, 4, 3))
-    with pytest.raises(
-        ValueError, match="net has no weights to compute with, they are on the 'meta' device; load them first"
-    ):
-        Deconvnet(net).project(torch.randn(1, 3, 6, 6), "0", 0)
-
-
 # --- the record itself ----------------------------------------------------------------------------------------------
 
 

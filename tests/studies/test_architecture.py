@@ -33,7 +33,7 @@ def test_a_gratings_energy_lies_in_its_band_whatever_the_filters_size(side, freq
 
 
 def test_white_noise_has_the_shares_of_the_bands_areas():
-    conv = nn.Conv2d(3, 400, 7)
+    conv = nn.Conv2d(3, 200, 7)
     torch.manual_seed(0)
     nn.init.normal_(conv.weight)
     low, middle, _ = architecture.frequency_shares(conv).mean(0).tolist()
@@ -99,18 +99,6 @@ def test_channels_that_never_fire_are_dead():
     assert architecture.dead_channels(weak, images, "conv1", share=0.0).tolist() == [False, False, False, True]
 
 
-def test_bad_input_is_named():
-    net, pixels = zflib.zfnet56().eval(), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="shifts must be from 0 to 8, the pixels that a crop of 56 leaves, got"):
-        architecture.aliasing(net, pixels, "conv1", shifts=range(10))
-    with pytest.raises(ValueError, match="share must be from 0 to below 1, got 2"):
-        architecture.dead_channels(net, torch.zeros(1, 3, 56, 56), "conv1", share=2)
-    with pytest.raises(ValueError, match="bands must rise from above 0"):
-        architecture.frequency_shares(net.conv1, (0.3, 0.1))
-    with pytest.raises(ValueError, match="layer 'conv9'"):
-        architecture.aliasing(net, pixels, "conv9")
-
-
 def test_dense_keeps_the_batch_normalisation():
     net, image = zflib.zfnet56(3, batch_norm=True).eval(), torch.randn(1, 3, 56, 56)
     torch.nn.init.uniform_(net.bn1.running_var, 0.5, 2)
@@ -118,35 +106,18 @@ def test_dense_keeps_the_batch_normalisation():
     torch.testing.assert_close(maps[1][..., ::2, ::2], maps[0], rtol=1e-4, atol=1e-5)
 
 
-NET, PIXELS = one_layer(torch.ones(2, 3, 5, 5), 1), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-IMAGES = torch.zeros(2, 3, 56, 56)
-FLAT = ZFNet(2, geometry=Geometry(14, 12, (Conv(4, 3, pool=True),), hidden=(8,))).eval()
-
-
-@pytest.mark.parametrize("call, message", [
-    (lambda: architecture.dead_channels(NET, IMAGES.numpy(), "conv1"), "images must be a tensor .* got ndarray"),
-    (lambda: architecture.dead_channels(NET, IMAGES, "conv1", share="a"), "share must be from 0 to below 1, got 'a'"),
-    (lambda: architecture.dead_channels(NET, IMAGES, "conv1", share=1), "share must be from 0 to below 1, got 1"),
-    (lambda: architecture.frequency_shares(NET.conv1, size=3), "size must be at least the filter's 5, .*, got 3"),
-    (lambda: architecture.frequency_shares(NET.conv1, size=6.5), "size must be .* whole number of pixels, got 6.5"),
-    (lambda: architecture.frequency_shares(NET.conv1, (1,)), r"bands must rise from above 0, two numbers, got \(1,\)"),
-    (lambda: architecture.frequency_shares(NET.conv1, "ab"), "bands must rise"),
-    (lambda: architecture.frequency_shares(NET.conv1, ("a", "b")), "bands must rise"),
-    (lambda: architecture.frequency_shares(FLAT.fc2), "conv must be a convolution .* got Linear"),
-    (lambda: architecture.frequency_shares(None), "conv must be a convolution .* got NoneType"),
-    (lambda: architecture.phase_energies(NET, PIXELS, "conv1", shifts=3), "shifts must be from 0 to 8, .* got 3"),
-    (lambda: architecture.phase_energies(NET, PIXELS, "conv1", shifts="ab"), "shifts must be from 0 to 8"),
-    (lambda: architecture.phase_energies(NET, PIXELS, "conv1", shifts=[1.5]), "shifts must be from 0 to 8"),
-    (lambda: architecture.phase_energies(NET, PIXELS.numpy(), "conv1"), "pixels must be a tensor .* got ndarray"),
-    (lambda: architecture.phase_energies(NET, PIXELS[..., :40, :], "conv1"), "pixels must be .* at least the crop's 56"),
-    (lambda: architecture.phase_energies(FLAT, PIXELS[..., :14, :14], "fc2", shifts=[0]), "layer 'fc2' is fully connected"),
-    (lambda: architecture.phase_energies(nn.Sequential(), PIXELS, "conv1"), "net must be a ZFNet, .* got Sequential"),
-    (lambda: architecture.dense(None), "net must be a ZFNet, .* got NoneType"),
-])  # fmt: skip
-def test_what_is_wrong_takes_one_sentence(call, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        call()
-
-
-def test_the_smallest_padding_is_none_at_all():
-    assert architecture.frequency_shares(NET.conv1, size=5).shape == (2, 3)
+def test_bad_input_is_named():
+    net, pixels = one_layer(torch.ones(2, 3, 5, 5), 1), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    flat = ZFNet(2, geometry=Geometry(14, 12, (Conv(4, 3, pool=True),), hidden=(8,))).eval()
+    wrong = [
+        (lambda: architecture.aliasing(net, pixels, "conv1", shifts=range(10)), "shifts must be from 0 to 8"),
+        (lambda: architecture.aliasing(net, pixels, "conv9"), "layer 'conv9'"),
+        (lambda: architecture.phase_energies(net, pixels[..., :40, :], "conv1"), "pixels must be .* the crop's 56"),
+        (lambda: architecture.phase_energies(flat, pixels[..., :14, :14], "fc2", shifts=[0]), "fully connected"),
+        (lambda: architecture.phase_energies(nn.Sequential(), pixels, "conv1"), "net must be a ZFNet"),
+        (lambda: architecture.frequency_shares(net.conv1, size=3), "size must be at least the filter's 5, .*, got 3"),
+        (lambda: architecture.frequency_shares(flat.fc2), "conv must be a convolution .* got Linear"),
+    ]  # fmt: skip
+    for call, message in wrong:
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()

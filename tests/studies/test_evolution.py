@@ -1,4 +1,4 @@
-"""Feature evolution: winners by brute force, jumps, how settling is measured, and the files of it."""
+"""Feature evolution: strongest images by brute force, jumps, how settling is measured, and the files of it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,11 @@ def test_every_snapshot_finds_its_own_winner_and_draws_it_with_its_own_weights()
             torch.testing.assert_close(found["conv1"].projections[row, column], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_jump_is_another_winner_than_before_and_settled_counts_the_last_ones():
+def test_a_jump_is_another_winner_than_before():
     images = torch.tensor([[1, 7], [1, 8], [2, 8]])
     blank = torch.zeros(3, 2)
     found = evolution.Evolution(torch.tensor([1, 2, 5]), torch.tensor([0, 1]), images, blank, blank, blank)
     assert found.jumps.tolist() == [[False, False], [False, True], [True, False]]
-    assert found.settled.tolist() == [0.0, 0.5, 1.0]
     assert torch.equal(evolution.changed(images), found.jumps)
     assert evolution.changed(images[:1]).tolist() == [[False, False]]
 
@@ -87,8 +86,6 @@ def test_an_image_is_held_at_its_last_place():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="nets is empty"):
-        evolution.evolve({}, pixels(), layers={"conv1": [0]})
     with pytest.raises(TypeError, match="an iterator gives each image once"):
         evolution.evolve({1: network(0)}, iter(torch.rand(3, 3, 10, 10)), layers={"conv1": [0]})
     with pytest.raises(ValueError, match=r"layers: 'conv1' has channels 0 to 3, got \[4\]"):
@@ -106,8 +103,6 @@ def test_bad_input_is_named():
                 call(nets)
     with pytest.raises(ValueError, match="'nothing' has no evolution here"):
         evolution.load("nothing")
-    with pytest.raises(ValueError, match="'nothing' has no snapshots here"):
-        models.snapshots("nothing")
 
 
 def test_a_run_is_shipped_with_its_snapshots_and_their_evolution(tmp_path, monkeypatch):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
+from .cases import case, seeded
 from .verdict import Exercise
 
 
@@ -15,43 +18,33 @@ def share_of_band(weight: torch.Tensor, low: float, high: float, size: int) -> t
     return power[:, (radius >= low) & (radius < high)].sum(dim=1) / power.sum(dim=(1, 2))
 
 
-def _weights() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(8)
-    return [
-        ((torch.randn(5, 3, side, side, generator=generator), 0.1, 0.3, size), {}) for side, size in ((7, 32), (11, 48))
-    ]
+@seeded(8)
+def _weights(generator):
+    for side, size in ((7, 32), (11, 48)):
+        yield case(torch.randn(5, 3, side, side, generator=generator), 0.1, 0.3, size)
 
 
-def _share(weight, low, high, size, *, power=2, square=False, add=False):
-    waves = torch.fft.fft2(weight.sum(dim=1, keepdim=True) if add else weight, s=(size, size))
-    energy = (waves.abs() ** power).sum(dim=1)
-    frequency = torch.fft.fftfreq(energy.shape[-1])
-    radius = (frequency[:, None] ** 2 + frequency[None, :] ** 2).sqrt()
-    if square:
-        radius = torch.maximum(frequency[:, None].abs(), frequency[None, :].abs())
-    return energy[:, (radius >= low) & (radius < high)].sum(dim=1) / energy.sum(dim=(1, 2))
+def _share(weight, low, high, size, *, power=2, radius=torch.hypot):
+    values = (torch.fft.fft2(weight, s=(size, size)).abs() ** power).sum(dim=1)
+    frequency = torch.fft.fftfreq(size).abs()
+    distance = radius(frequency[:, None], frequency[None, :])
+    return values[:, (distance >= low) & (distance < high)].sum(dim=1) / values.sum(dim=(1, 2))
 
 
 band_share = Exercise(
     "band_share", share_of_band, _weights,
     mistakes={
-        "these are amplitudes; energy is the square of the absolute value": (
-            lambda weight, low, high, size: _share(weight, low, high, size, power=1)
-        ),
-        "the transform has only as many points as the filter; pad with s=(size, size), so that the ruler is finer": (
-            lambda weight, low, high, size: _share(weight, low, high, weight.shape[-1])
-        ),
-        "the colours were added before the transform, so that opposite ones cancel; add their energies": (
-            lambda weight, low, high, size: _share(weight, low, high, size, add=True)
-        ),
-        "a frequency's radius is the root of the sum of squares, not the larger of the two": (
-            lambda weight, low, high, size: _share(weight, low, high, size, square=True)
-        ),
-        "this is the energy itself; divide by all of the filter's energy": (
+        "these are amplitudes; energy is the square of the absolute value": partial(_share, power=1),
+        "the transform has only as many points as the filter; pad with s=(size, size), so that the ruler is finer":
+            lambda weight, low, high, size: share_of_band(weight, low, high, weight.shape[-1]),
+        "the colours were added before the transform, so that opposite ones cancel; add their energies":
+            lambda weight, *band: share_of_band(weight.sum(dim=1, keepdim=True), *band),
+        "a frequency's radius is the root of the sum of squares, not the larger of the two":
+            partial(_share, radius=torch.maximum),
+        "this is the energy itself; divide by all of the filter's energy":
             lambda weight, low, high, size: (
                 share_of_band(weight, low, high, size) * size**2 * weight.square().sum(dim=(1, 2, 3))
-            )
-        ),
+            ),
     },
 )  # fmt: skip
 
@@ -62,9 +55,8 @@ def silent(activations: torch.Tensor, share: float) -> torch.Tensor:
     return strongest <= share * strongest.max()
 
 
-def _activations() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(9)
-    cases = []
+@seeded(9)
+def _activations(generator):
     for share, strength in ((0.01, 0.05), (0.05, 6.0)):
         maps = torch.rand(6, 8, 5, 5, generator=generator)
         maps[:, 1] = 0  # dead
@@ -72,22 +64,18 @@ def _activations() -> list[tuple[tuple, dict]]:
         maps[:, 6] = 0
         maps[2, 6, 3, 3] = 1.0  # choosy: one image, one place
         maps[:, 7] *= 3 * share  # weak, and it lives
-        cases.append(((strength * maps, share), {}))
-    return cases
+        yield case(strength * maps, share)
 
 
 dead = Exercise(
     "dead", silent, _activations,
     mistakes={
-        "you compared means; a channel that fires rarely is choosy, not dead: compare its maximum": (
-            lambda maps, share: maps.mean(dim=(0, 2, 3)) <= share * maps.mean(dim=(0, 2, 3)).max()
-        ),
-        "only channels that are exactly zero are found; one at a thousandth of its layer is as dead": (
-            lambda maps, share: maps.amax(dim=(0, 2, 3)) <= 0
-        ),
-        "the threshold is the number share itself; it is a share of the layer's strongest activation": (
-            lambda maps, share: maps.amax(dim=(0, 2, 3)) <= share
-        ),
+        "you compared means; a channel that fires rarely is choosy, not dead: compare its maximum":
+            lambda maps, share: maps.mean(dim=(0, 2, 3)) <= share * maps.mean(dim=(0, 2, 3)).max(),
+        "only channels that are exactly zero are found; one at a thousandth of its layer is as dead":
+            lambda maps, share: maps.amax(dim=(0, 2, 3)) <= 0,
+        "the threshold is the number share itself; it is a share of the layer's strongest activation":
+            lambda maps, share: maps.amax(dim=(0, 2, 3)) <= share,
         "true should mean dead; you have marked the living": lambda maps, share: ~silent(maps, share),
     },
     success="the choosy one lives, the dead are found",
@@ -100,18 +88,21 @@ def best_period(energies: torch.Tensor) -> torch.Tensor:
     return torch.stack(misfit).argmin() + 2
 
 
-def _energies() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(10)
-    cases = []
+@seeded(10)
+def _energies(generator):
     for period in (4, 3, 2, 5):
         wave = torch.rand(period, generator=generator).repeat(30 // period)[:24]
         drift = 0.0 if period == 4 else 0.02  # the first case repeats exactly: 8 and 12 are as good as 4
-        cases.append(((wave + drift * torch.rand(len(wave), generator=generator).cumsum(0),), {}))
-    return cases
+        yield case(wave + drift * torch.rand(len(wave), generator=generator).cumsum(0))
+
+
+def _by_period(energies, compare):
+    """(P,) `compare(later, earlier)` at every period that can be told, 2 first."""
+    return torch.stack([compare(energies[p:], energies[:-p]) for p in range(2, len(energies) // 2 + 1)])
 
 
 def _largest(energies):
-    misfit = torch.stack([((energies[p:] - energies[:-p]) ** 2).mean() for p in range(2, len(energies) // 2 + 1)])
+    misfit = _by_period(energies, lambda later, earlier: ((later - earlier) ** 2).mean())
     return (misfit <= misfit.min() + 1e-12).nonzero().max() + 2
 
 
@@ -119,19 +110,12 @@ find_stride = Exercise(
     "find_stride", best_period, _energies,
     mistakes={
         "of equally good periods you took the largest; twice the stride repeats as well": _largest,
-        "off by two: the list begins with period 2, so add 2 to the place of its smallest entry": (
-            lambda energies: best_period(energies) - 2
-        ),
-        "differences of opposite signs cancel in a mean; square each of them first": (
-            lambda energies: torch.stack(
-                [(energies[p:] - energies[:-p]).mean() ** 2 for p in range(2, len(energies) // 2 + 1)]
-            ).argmin() + 2
-        ),
-        "products are large where energies are large; compare differences, or take the mean away first": (
-            lambda energies: torch.stack(
-                [(energies[p:] * energies[:-p]).mean() for p in range(2, len(energies) // 2 + 1)]
-            ).argmax() + 2
-        ),
+        "off by two: the list begins with period 2, so add 2 to the place of its smallest entry":
+            lambda energies: best_period(energies) - 2,
+        "differences of opposite signs cancel in a mean; square each of them first":
+            lambda energies: _by_period(energies, lambda later, earlier: (later - earlier).mean() ** 2).argmin() + 2,
+        "products are large where energies are large; compare differences, or take the mean away first":
+            lambda energies: _by_period(energies, lambda later, earlier: (later * earlier).mean()).argmax() + 2,
     },
     success="it repeats at the stride",
 )  # fmt: skip

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 
 from ..experiments import occluders
+from .cases import case, seeded
 from .verdict import Exercise
 
 
-def _some_boxes() -> list[tuple[tuple, dict]]:
+@seeded(3)
+def _some_boxes(generator):
     """Bright images, so that grey (0) is not what they are anyway, with rectangles that differ and are not square."""
-    generator = torch.Generator().manual_seed(3)
-    boxes = ([[1, 2, 4, 6], [0, 4, 3, 7], [3, 1, 5, 3]], [[2, 3, 5, 5], [1, 1, 2, 4]])
-    return [((torch.rand(len(b), 3, 8, 8, generator=generator) + 0.5, torch.tensor(b)), {}) for b in boxes]
+    for boxes in ([[1, 2, 4, 6], [0, 4, 3, 7], [3, 1, 5, 3]], [[2, 3, 5, 5], [1, 1, 2, 4]]):
+        yield case(torch.rand(len(boxes), 3, 8, 8, generator=generator) + 0.5, torch.tensor(boxes))
 
 
 def _mask_part(images, boxes):
@@ -28,10 +29,6 @@ def _wrongly(change):
     return lambda images, boxes: _mask_part(images, torch.tensor([change(*box) for box in boxes.tolist()]))
 
 
-def _first_for_all(images, boxes):
-    return _mask_part(images, boxes[:1].expand(len(boxes), -1))
-
-
 def _from_next(images, boxes):
     covered = images.clone()
     for image, other, (top, left, bottom, right) in zip(covered, images.roll(-1, 0), boxes.tolist()):
@@ -42,32 +39,28 @@ def _from_next(images, boxes):
 mask_part = Exercise(
     "mask_part", _mask_part, _some_boxes, success="the same images as occluders.masked gives", source=occluders.masked,
     mistakes={
-        "every image is covered at the first image's rectangle; the part lies elsewhere in each": _first_for_all,
-        "the last two numbers are the first row and column outside, not the height and width": _wrongly(
-            lambda top, left, bottom, right: (top, left, top + bottom, left + right)
-        ),
-        "rows and columns are swapped: a box is (top, left, bottom, right)": _wrongly(
-            lambda top, left, bottom, right: (left, top, right, bottom)
-        ),
-        "one row and one column too many: bottom and right lie outside already": _wrongly(
-            lambda top, left, bottom, right: (top, left, bottom + 1, right + 1)
-        ),
+        "every image is covered at the first image's rectangle; the part lies elsewhere in each":
+            lambda images, boxes: _mask_part(images, boxes[:1].expand(len(boxes), -1)),
+        "the last two numbers are the first row and column outside, not the height and width":
+            _wrongly(lambda top, left, bottom, right: (top, left, top + bottom, left + right)),
+        "rows and columns are swapped: a box is (top, left, bottom, right)":
+            _wrongly(lambda top, left, bottom, right: (left, top, right, bottom)),
+        "one row and one column too many: bottom and right lie outside already":
+            _wrongly(lambda top, left, bottom, right: (top, left, bottom + 1, right + 1)),
         "another image shines through: the rectangle holds the next image's pixels, not grey": _from_next,
         "this covers all but the part; cover the part": lambda images, boxes: images - _mask_part(images, boxes),
     },
 )  # fmt: skip
 
 
-def _some_units() -> list[tuple[tuple, dict]]:
+@seeded(8)
+def _some_units(generator):
     """Rectified units before and after a mask: many unchanged, a part of the changes common to all images."""
-    generator, cases = torch.Generator().manual_seed(8), []
     for count, units in ((4, 30), (5, 44)):
         before = torch.randn(count, units, generator=generator).clamp(min=0) * 3
         common, own = torch.randn(units, generator=generator), torch.randn(count, units, generator=generator)
         reached = torch.rand(count, units, generator=generator) < 0.6
-        after = (before + reached * (common + 0.7 * own + 0.5)).clamp(min=0)
-        cases.append(((before, after), {}))
-    return cases
+        yield case(before, (before + reached * (common + 0.7 * own + 0.5)).clamp(min=0))
 
 
 def _differing(signs) -> torch.Tensor:
@@ -98,37 +91,31 @@ def _opposite_only(before, after):
 sign_distance = Exercise(
     "sign_distance", _sign_distance, _some_units, success="the same score as zflib.correspondence gives",
     mistakes={
-        "this is the sum over all units and pairs, as in the equation; the table is per unit and per pair": (
-            lambda before, after: _differing((before - after).sign()).sum()
-        ),
-        "the mean over pairs is taken, the one over units is missing: divide by the number of units": (
-            lambda before, after: _pair_mean(_differing((before - after).sign()))
-        ),
+        "this is the sum over all units and pairs, as in the equation; the table is per unit and per pair":
+            lambda before, after: _differing((before - after).sign()).sum(),
+        "the mean over pairs is taken, the one over units is missing: divide by the number of units":
+            lambda before, after: _pair_mean(_differing((before - after).sign())),
         "only opposite signs count here (a product below 0); a sign against a 0 differs too": _opposite_only,
-        "each image is compared with itself as well, which always gives 0; take pairs of different images": (
-            lambda before, after: _differing((before - after).sign()).mean() / before.shape[1]
-        ),
-        "values are compared, not their signs; two units rarely change by exactly as much": (
-            lambda before, after: _pair_mean(_differing(before - after)) / before.shape[1]
-        ),
-        "each image is compared with the masked version of another one": (
-            lambda before, after: _sign_distance(before, after.roll(1, 0))
-        ),
+        "each image is compared with itself as well, which always gives 0; take pairs of different images":
+            lambda before, after: _differing((before - after).sign()).mean() / before.shape[1],
+        "values are compared, not their signs; two units rarely change by exactly as much":
+            lambda before, after: _pair_mean(_differing(before - after)) / before.shape[1],
+        "each image is compared with the masked version of another one":
+            lambda before, after: _sign_distance(before, after.roll(1, 0)),
     },
 )  # fmt: skip
 
 
-def _some_signs() -> list[tuple[tuple, dict]]:
+@seeded(11)
+def _some_signs(generator):
     """Images that differ in how many of their units change, and in how many of these lose."""
-    generator, cases = torch.Generator().manual_seed(11), []
     for dense, losing, units in (
         ((0.1, 0.5, 0.9), (0.9, 0.7, 0.8), 60),
         ((0.2, 0.3, 0.8, 0.6), (0.9, 0.1, 0.7, 1.0), 80),
     ):
         changed = torch.rand(len(dense), units, generator=generator) < torch.tensor(dense)[:, None]
         loses = torch.rand(len(dense), units, generator=generator) < torch.tensor(losing)[:, None]
-        cases.append(((torch.where(loses, 1, -1) * changed,), {}))
-    return cases
+        yield case(torch.where(loses, 1, -1) * changed)
 
 
 def _chance(signs):
@@ -141,12 +128,9 @@ def _chance(signs):
     return torch.stack(scores).mean()
 
 
-def _shares(signs, *kinds):
-    return [(signs == kind).float().mean(dim=1) for kind in kinds]
-
-
-def _pooled(signs):
-    return 1 - sum((signs == sign).float().mean() ** 2 for sign in (-1, 0, 1))
+def _both_unchanged(signs):
+    shares = (signs == 0).float().mean(dim=1)
+    return _pair_mean(torch.outer(shares, shares))
 
 
 def _fair_coin(signs):
@@ -157,19 +141,13 @@ def _fair_coin(signs):
 chance = Exercise(
     "chance", _chance, _some_signs, success="the same null as zflib.correspondence gives",
     mistakes={
-        "this is 2q(1-q) + q²/2, for + and - equally frequent and all images alike; use each image's own shares": (
-            _fair_coin
-        ),
-        "the shares are taken over all images together; each image has its own": _pooled,
-        "two units that stay unchanged agree as well: the product of the zeros' shares is missing": (
-            lambda signs: _pair_mean(1 - sum(p[:, None] * p[None] for p in _shares(signs, -1, 1)))
-        ),
-        "this is how often two units agree; the score counts how often they differ": (
-            lambda signs: _pair_mean(sum(p[:, None] * p[None] for p in _shares(signs, -1, 0, 1)))
-        ),
-        "only changed against unchanged is counted; a + against a - differs too": (
-            lambda signs: _pair_mean(1 - sum(p[:, None] * p[None] for p in ((signs == 0).float().mean(1),
-                                                                            (signs != 0).float().mean(1))))
-        ),
+        "this is 2q(1-q) + q²/2, for + and - equally frequent and all images alike; use each image's own shares":
+            _fair_coin,
+        "the shares are taken over all images together; each image has its own":
+            lambda signs: _chance(signs.flatten().expand(2, -1)),
+        "two units that stay unchanged agree as well: the product of the zeros' shares is missing":
+            lambda signs: _chance(signs) + _both_unchanged(signs),
+        "this is how often two units agree; the score counts how often they differ": lambda signs: 1 - _chance(signs),
+        "only changed against unchanged is counted; a + against a - differs too": lambda signs: _chance(signs.abs()),
     },
 )  # fmt: skip

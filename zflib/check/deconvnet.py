@@ -3,81 +3,75 @@
 from __future__ import annotations
 
 import itertools
+from collections import namedtuple
 from collections.abc import Callable
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from .. import deconv, models
 from ..models.response_norm import ResponseNorm
+from .cases import case, randomised, seeded
 from .verdict import Exercise
 
 
-def _blocks() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(9)
-    cases = []
+@seeded(9)
+def _blocks(generator):
     for channels, kernel, stride, side in ((4, 3, 1, 11), (3, 5, 2, 17)):
-        conv = torch.nn.Conv2d(channels, channels, kernel, stride, padding=1)
-        pool, norm = torch.nn.MaxPool2d(3, 2, ceil_mode=True), ResponseNorm()
-        block = torch.nn.Sequential(conv, torch.nn.ReLU(), pool, norm).requires_grad_(False)
-        for parameter in conv.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        conv = randomised(nn.Conv2d(channels, channels, kernel, stride, padding=1), generator)
+        block = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), ResponseNorm())
         image = torch.randn(1, channels, side, side, generator=generator)
-        cases.append(((torch.randn(block(image).shape, generator=generator), block, image), {}))
-    return cases
-
-
-def _block_down(signal, block, image, *, at_relu=lambda signal, conv, maps: deconv.rectify(signal)):
-    conv, relu, _, _ = block
-    maps = relu(conv(image))
-    _, switches = torch.nn.functional.max_pool2d(maps, 3, 2, ceil_mode=True, return_indices=True)
-    signal = at_relu(deconv.unpool(signal, switches, size=maps.shape[-2:]), conv, maps)
-    return deconv.transposed_filter(signal, conv, size=image.shape[-2:])
+        yield case(torch.randn(block(image).shape, generator=generator), block, image)
 
 
 def _block_answer(signal, block, image):
     """(N,Cin,H,W): the signal at a block's output, brought down to the image that went in."""
     conv, relu, _, _ = block
     maps = relu(conv(image))  # the way up, for its switches
-    _, switches = torch.nn.functional.max_pool2d(maps, 3, 2, ceil_mode=True, return_indices=True)
+    _, switches = F.max_pool2d(maps, 3, 2, ceil_mode=True, return_indices=True)
     unpooled = deconv.unpool(signal, switches, size=maps.shape[-2:])  # response normalisation: passed unchanged
     return deconv.transposed_filter(deconv.rectify(unpooled), conv, size=image.shape[-2:])
 
 
-def _block_through_norm(signal, block, image):
+def _at_relu(rule: Callable) -> Callable:
+    """The same with another `rule(signal, conv, maps)` at the ReLU."""
+
+    def down(signal, block, image):
+        conv, maps = block[0], block[:2](image)
+        _, switches = F.max_pool2d(maps, 3, 2, ceil_mode=True, return_indices=True)
+        unpooled = deconv.unpool(signal, switches, size=maps.shape[-2:])
+        return deconv.transposed_filter(rule(unpooled, conv, maps), conv, size=image.shape[-2:])
+
+    return down
+
+
+def _through_norm(signal, block, image):
     pooled = block[:3](image).requires_grad_()
     (through,) = torch.autograd.grad(block[3](pooled), pooled, signal)
     return _block_answer(through, block, image)
 
 
-def _block_without_switches(signal, block, image):
-    maps = torch.nn.functional.interpolate(signal, block[0](image).shape[-2:])
+def _without_switches(signal, block, image):
+    maps = F.interpolate(signal, block[0](image).shape[-2:])
     return deconv.transposed_filter(deconv.rectify(maps), block[0], size=image.shape[-2:])
-
-
-def _at_relu(rule: Callable) -> Callable:
-    return lambda signal, block, image: _block_down(signal, block, image, at_relu=rule)
 
 
 block_down = Exercise(
     "block_down", _block_answer, _blocks,
     mistakes={
-        "the ReLU is missing: negative values of the reconstruction become 0": (
-            _at_relu(lambda signal, conv, maps: signal)
-        ),
-        "this ReLU lets through what the forward ReLU let through: that is the gradient; clamp the reconstruction": (
-            _at_relu(lambda signal, conv, maps: signal * (maps > 0))
-        ),
-        "two masks at the ReLU: that is guided backprop; clamp the reconstruction and nothing else": (
-            _at_relu(lambda signal, conv, maps: signal.clamp(min=0) * (maps > 0))
-        ),
-        "the forward bias was added on the way down; the way down has none": (
-            _at_relu(lambda signal, conv, maps: (signal + conv.bias[:, None, None]).clamp(min=0))
-        ),
-        "the response normalisation was differentiated; on the way down it is skipped": _block_through_norm,
-        "the signal was normalised once more; on the way down nothing is normalised": (
-            lambda signal, block, image: _block_answer(block[3](signal), block, image)
-        ),
-        "no switches: every place of a window got the value; only the place that won gets it": _block_without_switches,
+        "the ReLU is missing: negative values of the reconstruction become 0":
+            _at_relu(lambda signal, conv, maps: signal),
+        "this ReLU lets through what the forward ReLU let through: that is the gradient; clamp the reconstruction":
+            _at_relu(lambda signal, conv, maps: signal * (maps > 0)),
+        "two masks at the ReLU: that is guided backprop; clamp the reconstruction and nothing else":
+            _at_relu(lambda signal, conv, maps: signal.clamp(min=0) * (maps > 0)),
+        "the forward bias was added on the way down; the way down has none":
+            _at_relu(lambda signal, conv, maps: (signal + conv.bias[:, None, None]).clamp(min=0)),
+        "the response normalisation was differentiated; on the way down it is skipped": _through_norm,
+        "the signal was normalised once more; on the way down nothing is normalised":
+            lambda signal, block, image: _block_answer(block[3](signal), block, image),
+        "no switches: every place of a window got the value; only the place that won gets it": _without_switches,
     },
 )  # fmt: skip
 
@@ -90,35 +84,51 @@ def _small_net() -> tuple[models.ZFNet, torch.Tensor]:
         models.Conv(8, 3, padding=1),
     )
     generator = torch.Generator().manual_seed(10)
-    net = models.ZFNet(5, geometry=models.Geometry(28, 24, convs, hidden=(12,))).requires_grad_(False).eval()
-    for parameter in net.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    net = randomised(models.ZFNet(5, geometry=models.Geometry(28, 24, convs, hidden=(12,))), generator, std=0.3)
     return net, torch.randn(2, 3, 24, 24, generator=generator)
 
 
-def _projections() -> list[tuple[tuple, dict]]:
-    net, images = _small_net()
-    peaks = deconv.Deconvnet(net).activations(images[:1], "conv3")[0].amax(dim=(1, 2))
-    return [((net, images[:1].clone(), "conv3", channel), {}) for channel in peaks.topk(2).indices.tolist()]
+# The notebook's own functions, so that a solution reads as the notebook does.
+Step = namedtuple("Step", "module before after switches")
 
 
-def _projection(net, image, layer, channel):
-    return deconv.Deconvnet(net).project(image, layer, channel)
-
-
-def _climb(net, image, layer):
-    """The activations, and (module, maps before, maps after, switches) of every step."""
-    steps, target = [], net.get_submodule(net.layer_path(layer))
-    for module in net.children():
-        before, switches = image, None
-        if isinstance(module, torch.nn.MaxPool2d):
-            image, switches = torch.nn.functional.max_pool2d(before, 3, 2, ceil_mode=True, return_indices=True)
+def climb(net, image, layer):
+    """The activations of `layer` and the steps on the way up to it."""
+    steps, maps = [], image
+    for name, module in net.named_children():
+        before, switches = maps, None
+        if isinstance(module, nn.MaxPool2d):
+            maps, switches = F.max_pool2d(before, 3, 2, ceil_mode=True, return_indices=True)
         else:
-            image = module(before)
-        steps.append((module, before, image, switches))
-        if module is target:
-            return image, steps
+            maps = module(before)
+        steps.append(Step(module, before, maps, switches))
+        if name == net.layer_path(layer):
+            return maps, steps
     raise ValueError(f"layer {layer!r} is not in this network")
+
+
+RULES = {
+    nn.Conv2d: lambda signal, step: deconv.transposed_filter(signal, step.module, size=step.before.shape[-2:]),
+    nn.ReLU: lambda signal, step: deconv.rectify(signal),
+    nn.MaxPool2d: lambda signal, step: deconv.unpool(signal, step.switches, size=step.before.shape[-2:]),
+    ResponseNorm: lambda signal, step: signal,
+}
+
+
+def descend(signal, steps, rules=RULES):
+    """The signal at the last step, brought down through all of them."""
+    for step in reversed(steps):
+        signal = rules[type(step.module)](signal, step)
+    return signal
+
+
+def _project_answer(net, image, layer, channel):
+    """(1,3,H,W): the strongest activation of one channel, projected down to pixels."""
+    activations, steps = climb(net, image, layer)
+    seed = torch.zeros_like(activations)
+    seed[:, channel] = activations[:, channel]
+    seed[seed < seed.amax()] = 0  # one activation, not the channel
+    return descend(seed, steps)  # clamped at every ReLU, added where windows overlap
 
 
 _BUGS = {
@@ -126,39 +136,28 @@ _BUGS = {
     "relu": "the ReLU asks the forward maps: that is the gradient; clamp the reconstruction",
     "pool": "max_unpool2d overwrites where windows overlap; add",
 }
+_BUGGY_RULES = {
+    "seed": {},
+    "relu": {nn.ReLU: lambda signal, step: signal * (step.after > 0)},
+    "pool": {
+        nn.MaxPool2d: lambda signal, step: F.max_unpool2d(
+            signal, step.switches, 3, 2, output_size=step.before.shape[-2:]
+        )
+    },
+}
 
 
-def _descend(signal, steps, bugs=()):
-    """Down through the steps of `_climb`; normalisation and dropout are passed unchanged."""
-    for module, before, after, switches in reversed(steps):
-        if isinstance(module, torch.nn.Conv2d):
-            signal = deconv.transposed_filter(signal, module, size=before.shape[-2:])
-        elif isinstance(module, torch.nn.ReLU):
-            signal = signal * (after > 0) if "relu" in bugs else deconv.rectify(signal)
-        elif isinstance(module, torch.nn.MaxPool2d) and "pool" in bugs:
-            signal = torch.nn.functional.max_unpool2d(signal, switches, 3, 2, output_size=before.shape[-2:])
-        elif isinstance(module, torch.nn.MaxPool2d):
-            signal = deconv.unpool(signal, switches, size=before.shape[-2:])
-    return signal
-
-
-def _project_answer(net, image, layer, channel):
-    """(1,3,H,W): the strongest activation of one channel, projected down to pixels."""
-    activations, steps = _climb(net, image, layer)
-    seed = torch.zeros_like(activations)
-    seed[:, channel] = activations[:, channel]
-    seed[seed < seed.amax()] = 0  # one activation, not the channel
-    return _descend(seed, steps)  # clamped at every ReLU, added where windows overlap
-
-
-def _buggy(*bugs: str) -> Callable:
+def _buggy(bugs: tuple[str, ...]) -> Callable:
     """`_project_answer` with some of its exercise's bugs still in it."""
+    rules = dict(RULES)
+    for bug in bugs:
+        rules |= _BUGGY_RULES[bug]
 
     def project(net, image, layer, channel):
-        activations, steps = _climb(net, image, layer)
+        activations, steps = climb(net, image, layer)
         seed = torch.zeros_like(activations)
         seed[:, channel] = activations[:, channel]
-        return _descend(seed if "seed" in bugs else seed * (seed == seed.amax()), steps, bugs)
+        return descend(seed if "seed" in bugs else seed * (seed == seed.amax()), steps, rules)
 
     return project
 
@@ -173,44 +172,51 @@ def _left(bugs: tuple[str, ...]) -> str:
     return f"{len(bugs)} mistakes; {done}the first one is at {places[bugs[0]]}"
 
 
+def _projections():
+    net, images = _small_net()
+    peaks = deconv.Deconvnet(net).activations(images[:1], "conv3")[0].amax(dim=(1, 2))
+    return [case(net, images[:1].clone(), "conv3", channel) for channel in peaks.topk(2).indices.tolist()]
+
+
+def _projection(net, image, layer, channel):
+    return deconv.Deconvnet(net).project(image, layer, channel)
+
+
 project = Exercise(
     "project", _projection, _projections, source=_project_answer,
     success="all three bugs are gone; the same numbers as Deconvnet.project",
     mistakes={
-        _left(bugs): _buggy(*bugs)
+        _left(bugs): _buggy(bugs)
         for count in (1, 2, 3) for bugs in itertools.combinations(_BUGS, count)
     },
 )  # fmt: skip
 
 
-def _pairs() -> list[tuple[tuple, dict]]:
+def _pairs():
     net, images = _small_net()
     channel = int(deconv.Deconvnet(net).activations(images, "conv3").amax(dim=(2, 3)).amin(dim=0).argmax())
     orders = (images, images.flip(0))  # every case has images of its own: an attempt may write into them
-    return [((net, *order.clone().split(1), "conv3", channel), {}) for order in orders]
+    return [case(net, *order.clone().split(1), "conv3", channel) for order in orders]
 
 
 def _swap_answer(net, image, other, layer, channel):
     """(1,3,H,W): the strongest activation of `image` in one channel, brought down with the switches of `other`."""
-    activations, steps = _climb(net, image, layer)
-    _, others = _climb(net, other, layer)
+    activations, steps = climb(net, image, layer)
+    _, others = climb(net, other, layer)
     seed = torch.zeros_like(activations)
     seed[:, channel] = activations[:, channel]
     seed[seed < seed.amax()] = 0
-    return _descend(seed, [(*step[:3], foreign[3]) for step, foreign in zip(steps, others)])
+    return descend(seed, [step._replace(switches=foreign.switches) for step, foreign in zip(steps, others)])
 
 
 swap_switches = Exercise(
     "swap_switches", _swap_answer, _pairs,
     mistakes={
-        "nothing was swapped: the switches are still the first image's own": (
-            lambda net, image, other, layer, channel: _projection(net, image, layer, channel)
-        ),
-        "activation and switches both come from the second image; the activation is the first image's": (
-            lambda net, image, other, layer, channel: _projection(net, other, layer, channel)
-        ),
-        "the wrong way round: the activation is the first image's, the switches are the second's": (
-            lambda net, image, other, layer, channel: _swap_answer(net, other, image, layer, channel)
-        ),
+        "nothing was swapped: the switches are still the first image's own":
+            lambda net, image, other, layer, channel: _projection(net, image, layer, channel),
+        "activation and switches both come from the second image; the activation is the first image's":
+            lambda net, image, other, layer, channel: _projection(net, other, layer, channel),
+        "the wrong way round: the activation is the first image's, the switches are the second's":
+            lambda net, image, other, layer, channel: _swap_answer(net, other, image, layer, channel),
     },
 )  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from ..experiments.occlusion import occlude
 from ..studies import localisation
+from .cases import case, randomised, seeded
 from .verdict import Exercise
 
 
@@ -25,76 +28,64 @@ def slide_over(net, image, size, stride, label) -> torch.Tensor:
 
 
 def _small_net() -> nn.Module:
-    """Two layers of given weights: no random state is touched."""
-    generator = torch.Generator().manual_seed(21)
     net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
-    with torch.no_grad():
-        for parameter in net.parameters():
-            fan = max(1, parameter[0].numel())
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2.5 / fan**0.5)
-    return net.eval()
+    for parameter in randomised(net, torch.Generator().manual_seed(21), std=2.5).parameters():
+        parameter.div_(max(1, parameter[0].numel()) ** 0.5)
+    return net
 
 
-def _one_image() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(22)
+@seeded(22)
+def _one_image(generator):
     image = 1.5 * torch.randn(3, 10, 10, generator=generator) + 0.5
-    return [((_small_net(), image.clone(), 4, 2, 1), {}), ((_small_net(), image.clone(), 3, 3, 2), {})]
+    yield case(_small_net(), image.clone(), 4, 2, 1)
+    yield case(_small_net(), image.clone(), 3, 3, 2)
 
 
-def _tried(net, image, size, stride, *, turned=False, fresh=True, fill=0.0) -> torch.Tensor:
-    """(rows,cols,classes) scores of a loop with one thing done otherwise."""
+def _scores(net, image, size, stride, *, fresh=True, fill=0.0) -> torch.Tensor:
+    """(rows,cols,classes) of the loop, with squares that stay or of another colour."""
     places = range(0, image.shape[1] - size + 1, stride)
     covered, found = image.clone(), []
-    for i in places:
-        for j in places:
+    for top in places:
+        for left in places:
             covered = image.clone() if fresh else covered
-            top, left = (j, i) if turned else (i, j)
             covered[:, top : top + size, left : left + size] = fill
-            with torch.no_grad():
-                found.append(net(covered[None])[0])
+            found.append(net(covered[None])[0])
     return torch.stack(found).unflatten(0, (len(places), len(places)))
 
 
-def _fully(net, image, size, stride, label, **otherwise):
-    return _tried(net, image, size, stride, **otherwise).softmax(-1)[..., label]
+def _probabilities(net, image, size, stride, label, **otherwise) -> torch.Tensor:
+    return _scores(net, image, size, stride, **otherwise).softmax(-1)[..., label]
 
 
 slide = Exercise(
     "slide", slide_over, _one_image,
     mistakes={
-        "the squares stay: every position needs a fresh copy of the image (clone it inside the loop)": (
-            lambda *args: _fully(*args, fresh=False)
-        ),
-        "these are scores; the probability needs a softmax over the classes": (
-            lambda net, image, size, stride, label: _tried(net, image, size, stride)[..., label]
-        ),
-        "rows and columns are exchanged: the first index of the map is the square's row": (
-            lambda *args: _fully(*args, turned=True)
-        ),
-        "this is the most probable class's probability; one class is watched at every position": (
-            lambda net, image, size, stride, label: _tried(net, image, size, stride).softmax(-1).amax(dim=-1)
-        ),
-        "the square is as dark as the image's darkest pixel; grey is 0 in the network's units": (
-            lambda net, image, size, stride, label: _fully(net, image, size, stride, label, fill=image.min())
-        ),
-        "this is the drop; wanted is the probability that is left": (
+        "the squares stay: every position needs a fresh copy of the image (clone it inside the loop)":
+            partial(_probabilities, fresh=False),
+        "these are scores; the probability needs a softmax over the classes":
+            lambda net, image, size, stride, label: _scores(net, image, size, stride)[..., label],
+        "rows and columns are exchanged: the first index of the map is the square's row":
+            lambda *given: slide_over(*given).T,
+        "this is the most probable class's probability; one class is watched at every position":
+            lambda net, image, size, stride, label: _scores(net, image, size, stride).softmax(-1).amax(dim=-1),
+        "the square is as dark as the image's darkest pixel; grey is 0 in the network's units":
+            lambda net, image, *given: _probabilities(net, image, *given, fill=image.min()),
+        "this is the drop; wanted is the probability that is left":
             lambda net, image, size, stride, label: (
-                net(image[None]).softmax(-1)[0, label].detach() - _fully(net, image, size, stride, label)
-            )
-        ),
+                net(image[None]).softmax(-1)[0, label] - slide_over(net, image, size, stride, label)
+            ),
     },
     success="the same numbers as zflib.occlude(...).probability",
 )  # fmt: skip
 
 
-def _squares() -> list[tuple[tuple, dict]]:
-    generator, cases = torch.Generator().manual_seed(23), []
+@seeded(23)
+def _squares(generator):
     for shape, size, stride in (((6, 8), 4, 2), ((7, 7), 3, 2)):
         rows, columns = (torch.arange(0, n - size + 1, stride) for n in shape)
         corners = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
         drop = torch.randn(corners.shape[:2], generator=generator)
-        cases.append(((drop, corners, size, shape), {}))
-    return cases
+        yield case(drop, corners, size, shape)
 
 
 def _painted(drop, corners, size, shape, *, add=True) -> torch.Tensor:
@@ -119,20 +110,18 @@ def _corners_only(drop, corners, size, shape):
 
 
 pixel_means = Exercise(
-    "pixel_means", lambda drop, corners, size, shape: localisation.spread(drop, corners, size=size, shape=shape),
+    "pixel_means", lambda drop, corners, size, shape: localisation.to_pixels(drop, corners, size=size, shape=shape),
     _squares,
     mistakes={
         "these are sums: pixels in the middle lie under more squares; divide by how many cover each": _painted,
-        "the last square that covers a pixel decides; add the squares up, and count them": (
-            lambda *args: _painted(*args, add=False)
-        ),
-        "every pixel was divided by the number of all squares; divide by those that cover it": (
-            lambda drop, *rest: _painted(drop, *rest) / drop.numel()
-        ),
+        "the last square that covers a pixel decides; add the squares up, and count them":
+            partial(_painted, add=False),
+        "every pixel was divided by the number of all squares; divide by those that cover it":
+            lambda drop, *rest: _painted(drop, *rest) / drop.numel(),
         "each pixel has the largest drop of its squares; captum takes the mean": _strongest,
         "only the top left pixel of each square got its drop; a square is size x size pixels": _corners_only,
     },
-    source=localisation.spread,
+    source=localisation.to_pixels,
     success="the same numbers as captum's Occlusion",
 )  # fmt: skip
 
@@ -143,8 +132,10 @@ def looks_elsewhere(nets, images, labels, masks) -> torch.Tensor:
     for n, net in enumerate(nets):
         for i, image in enumerate(images):
             maps = occlude(net, image, size=4, stride=2, label=int(labels[i]))
-            drop = localisation.spread(maps.before[0] - maps.probability, maps.corners, size=4, shape=image.shape[1:])
-            shares[n, i] = localisation.on_object(drop, masks[i])
+            drop = localisation.to_pixels(
+                maps.before[0] - maps.probability, maps.corners, size=4, shape=image.shape[1:]
+            )
+            shares[n, i] = localisation.energy_in_mask(drop, masks[i])
     return shares.nanmean(dim=1).argmin()
 
 
@@ -153,65 +144,66 @@ class _Reader(nn.Module):
 
     def __init__(self, channel: int, strength: float):
         super().__init__()
-        self.conv5 = nn.Conv2d(3, 2, 1, bias=False)
-        with torch.no_grad():
-            self.conv5.weight.zero_()
-            self.conv5.weight[:, channel, 0, 0] = torch.tensor([strength, -strength])
+        self.channel = channel
+        self.conv5 = nn.Conv2d(3, 2, 1, bias=False).requires_grad_(False)
+        self.conv5.weight.zero_()
+        self.conv5.weight[:, channel, 0, 0] = torch.tensor([strength, -strength])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # A loop over maps cannot be traced; for so small a network that would take longer than all passes.
-        return torch.stack([maps.mean(dim=(1, 2)) for maps in self.conv5(images)])
+        return self.conv5(images).mean(dim=(2, 3))
 
 
-def _suspects() -> list[tuple[tuple, dict]]:
+def _suspects():
     """Four pairs of networks, both always right: one reads the objects' colour (0), one that of everything else (1).
 
     How sure they are and how much they lose has nothing to do with where they look.
     """
-    cases, strengths = [], [(21, 9), (14, 60), (30, 8), (60, 8)]
-    for number, (order, pair) in enumerate(zip(((0, 1), (0, 1), (1, 0), (0, 1)), strengths)):
-        generator = torch.Generator().manual_seed(30 + number)
-        masks, images = torch.zeros(2, 12, 12, dtype=torch.bool), torch.zeros(2, 3, 12, 12)
-        labels = torch.tensor([0, 1])
-        for mask, place in zip(masks, torch.randint(0, 6, (2, 2), generator=generator).tolist()):
-            mask[place[0] : place[0] + 6, place[1] : place[1] + 6] = True
-        sign = torch.where(labels == 0, 1.0, -1.0)[:, None, None]
-        light = 0.5 + 0.5 * torch.rand(2, 2, 12, 12, generator=generator)
-        images[:, 0], images[:, 1] = sign * light[0] * masks * 0.5, sign * light[1] * ~masks * 0.25
-        nets = [_Reader(channel, strength).eval() for channel, strength in zip(order, pair)]
-        cases.append(((nets, images, labels, masks), {}))
-    return cases
+    orders, strengths = ((0, 1), (0, 1), (1, 0), (0, 1)), ((21, 9), (14, 60), (30, 8), (60, 8))
+    return [_pair(30 + number, *pair) for number, pair in enumerate(zip(orders, strengths))]
 
 
-def _probability(net, images, labels) -> torch.Tensor:
-    with torch.no_grad():
-        return net(images).softmax(-1).gather(1, labels[:, None])[:, 0]
+def _pair(seed: int, order, strengths):
+    generator, labels = torch.Generator().manual_seed(seed), torch.tensor([0, 1])
+    masks, images = torch.zeros(2, 12, 12, dtype=torch.bool), torch.zeros(2, 3, 12, 12)
+    for mask, (top, left) in zip(masks, torch.randint(0, 6, (2, 2), generator=generator).tolist()):
+        mask[top : top + 6, left : left + 6] = True
+    sign = torch.where(labels == 0, 1.0, -1.0)[:, None, None]
+    light = 0.5 + 0.5 * torch.rand(2, 2, 12, 12, generator=generator)
+    images[:, 0], images[:, 1] = sign * light[0] * masks * 0.5, sign * light[1] * ~masks * 0.25
+    return case([_Reader(*each).eval() for each in zip(order, strengths)], images, labels, masks)
 
 
-def _largest_drop(net, images, labels) -> float:
-    maps = [occlude(net, image, size=4, stride=2, label=int(label)) for image, label in zip(images, labels)]
-    return sum(float((m.before[0] - m.probability).max()) for m in maps)
+def _reads_the_rest(nets, images, labels, masks) -> torch.Tensor:
+    """() the answer that `looks_elsewhere` has to find, known from how the networks were made."""
+    return torch.tensor([net.channel for net in nets]).argmax()
+
+
+def _confidence(net, images, labels) -> torch.Tensor:
+    """() the labels' probabilities, the sum over the images."""
+    return net(images).softmax(-1).gather(1, labels[:, None]).sum()
+
+
+def _drop(net, images, labels) -> torch.Tensor:
+    """() by how much the worst squares lower them."""
+    left = [slide_over(net, image, 4, 2, label).min() for image, label in zip(images, labels)]
+    return _confidence(net, images, labels) - torch.stack(left).sum()
+
+
+def _largest(values) -> torch.Tensor:
+    return torch.stack(list(values)).argmax()
 
 
 cheater = Exercise(
-    "cheater", looks_elsewhere, _suspects,
+    "cheater", _reads_the_rest, _suspects, source=looks_elsewhere,
     mistakes={
-        "this is the network that looks at the objects; the other one's drop lies beside them": (
-            lambda nets, *rest: 1 - looks_elsewhere(nets, *rest)
-        ),
-        "this is the less sure of the two; how sure a network is says nothing about where it looks": (
-            lambda nets, images, labels, masks: torch.stack(
-                [_probability(net, images, labels).mean() for net in nets]
-            ).argmin()
-        ),
-        "this is the network that loses most; what matters is where it loses, so compare with the masks": (
-            lambda nets, images, labels, masks: int(
-                _largest_drop(nets[1], images, labels) > _largest_drop(nets[0], images, labels)
-            )
-        ),
-        "always the same network is no evidence: the two come in another order every time": (
-            lambda nets, images, labels, masks: torch.tensor(1)
-        ),
+        "this is the network that looks at the objects; the other one's drop lies beside them":
+            lambda *given: 1 - _reads_the_rest(*given),
+        "this is the less sure of the two; how sure a network is says nothing about where it looks":
+            lambda nets, images, labels, masks: _largest(-_confidence(net, images, labels) for net in nets),
+        "this is the network that loses most; what matters is where it loses, so compare with the masks":
+            lambda nets, images, labels, masks: _largest(_drop(net, images, labels) for net in nets),
+        "always the same network is no evidence: the two come in another order every time":
+            lambda nets, images, labels, masks: torch.tensor(1),
     },
     success="found in four pairs of networks that are all right about every image",
 )  # fmt: skip
@@ -225,9 +217,9 @@ def stride_within(side: int, size: int, budget: int) -> int:
     return stride
 
 
-def _budgets() -> list[tuple[tuple, dict]]:
+def _budgets():
     given = [(56, 14, 225), (224, 56, 400), (56, 20, 49), (64, 8, 100), (30, 9, 64), (56, 21, 100)]
-    return [(case, {}) for case in given]
+    return [case(*numbers) for numbers in given]
 
 
 def _first(budget: int, passes) -> int:
@@ -237,18 +229,14 @@ def _first(budget: int, passes) -> int:
 finest_stride = Exercise(
     "finest_stride", stride_within, _budgets,
     mistakes={
-        "this counts steps, not positions: n steps have n + 1 positions": (
-            lambda side, size, budget: _first(budget, lambda s: ((side - size) // s) ** 2)
-        ),
-        "positions in one direction were counted; the square moves down as well as to the right": (
-            lambda side, size, budget: _first(budget, lambda s: (side - size) // s + 1)
-        ),
-        "these squares hang over the edge: the last one starts at side - size": (
-            lambda side, size, budget: _first(budget, lambda s: ((side - 1) // s + 1) ** 2)
-        ),
-        "here the budget is not kept: this is one finer than allowed; fewer or equal, not more": (
-            lambda side, size, budget: stride_within(side, size, budget) - 1
-        ),
+        "this counts steps, not positions: n steps have n + 1 positions":
+            lambda side, size, budget: _first(budget, lambda s: ((side - size) // s) ** 2),
+        "positions in one direction were counted; the square moves down as well as to the right":
+            lambda side, size, budget: _first(budget, lambda s: (side - size) // s + 1),
+        "these squares hang over the edge: the last one starts at side - size":
+            lambda side, size, budget: _first(budget, lambda s: ((side - 1) // s + 1) ** 2),
+        "here the budget is not kept: this is one finer than allowed; fewer or equal, not more":
+            lambda side, size, budget: stride_within(side, size, budget) - 1,
     },
     success="as fine as the budget allows",
 )  # fmt: skip

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from .cases import case, seeded
 from .verdict import Exercise
 
 
-def _a_map() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(3)
-    return [((torch.rand(height, width, generator=generator),), {}) for height, width in ((5, 7), (7, 4), (6, 6))]
+@seeded(3)
+def _a_map(generator):
+    for height, width in ((5, 7), (7, 4), (6, 6)):
+        yield case(torch.rand(height, width, generator=generator))
 
 
-def _some_maps() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(4)
+@seeded(4)
+def _some_maps(generator):
     one, other = torch.rand(3, 4, 5, generator=generator) + 0.5, torch.rand(2, 6, 6, generator=generator)
-    return [((one, 0, 2, 3), {}), ((other, 1, 0, 4), {})]
+    yield case(one, 0, 2, 3)
+    yield case(other, 1, 0, 4)
 
 
 def _strongest_position(map):
@@ -45,9 +48,8 @@ strongest_position = Exercise(
     "strongest_position", _strongest_position, _a_map,
     mistakes={
         "this is (column, row); rows come first": lambda map: _strongest_position(map).flip(0),
-        "the map was divided by its height; a row holds as many places as the map is wide": (
-            lambda map: torch.stack([map.argmax() // map.shape[0], map.argmax() % map.shape[0]])
-        ),
+        "the map was divided by its height; a row holds as many places as the map is wide":
+            lambda map: torch.stack([map.argmax() // map.shape[0], map.argmax() % map.shape[0]]),
     },
 )  # fmt: skip
 
@@ -56,8 +58,7 @@ single_activation = Exercise(
     mistakes={
         "the whole channel is left; one activation of it is wanted": _whole_channel,
         "this position is left in every channel; only one channel is wanted": _every_channel,
-        "the place is right, but its value became 1; keep the activation's own value": (
-            lambda maps, channel, row, column: _single_activation(maps, channel, row, column).sign()
-        ),
+        "the place is right, but its value became 1; keep the activation's own value":
+            lambda *args: _single_activation(*args).sign(),
     },
 )  # fmt: skip

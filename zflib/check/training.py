@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from ..train import filters
+from .cases import case, seeded
 from .verdict import Exercise
 
 
@@ -16,12 +19,8 @@ def ten_places(height: int, width: int, size: int) -> torch.Tensor:
     return torch.tensor([(top, left, mirrored) for mirrored in (0, 1) for top, left in places])
 
 
-def _images_and_crops() -> list[tuple[tuple, dict]]:
-    return [((40, 62, 30), {}), ((64, 64, 56), {})]
-
-
-def _moved(move) -> object:
-    """`ten_places` with its last and middle beginnings changed by `move(beginning, size)`."""
+def _moved(move: Callable) -> Callable:
+    """`ten_places` with each beginning changed by `move(beginning, side of the image, size)`."""
 
     def places(height, width, size):
         table = ten_places(height, width, size)
@@ -33,25 +32,19 @@ def _moved(move) -> object:
 
 
 ten_corners = Exercise(
-    "ten_corners", ten_places, _images_and_crops,
+    "ten_corners", ten_places, lambda: [case(40, 62, 30), case(64, 64, 56)],
     success="these are the ten crops of section 3, and of net.ten_crop",
     mistakes={
         "this is (left, top); rows come first": lambda h, w, size: ten_places(h, w, size)[:, [1, 0, 2]],
-        "the last place begins at side - size: counted from 0, one pixel further than yours": (
-            _moved(lambda start, side, size: start - (start == side - size))
-        ),
-        "your centre crop begins in the middle of the image; its own middle should lie there": (
-            _moved(lambda start, side, size: side // 2 if start == (side - size) // 2 else start)
-        ),
-        "these are the last pixels of the crops; the corner where each begins is wanted": (
-            _moved(lambda start, side, size: start + size - 1)
-        ),
-        "the right crops in another order: first the five as they are, then the five mirrored": (
-            lambda h, w, size: ten_places(h, w, size).view(2, 5, 3).transpose(0, 1).reshape(10, 3)
-        ),
-        "the sides differ: top comes from the height, left from the width": (
-            lambda h, w, size: ten_places(h, h, size)
-        ),
+        "the last place begins at side - size: counted from 0, one pixel further than yours":
+            _moved(lambda start, side, size: start - (start == side - size)),
+        "your centre crop begins in the middle of the image; its own middle should lie there":
+            _moved(lambda start, side, size: side // 2 if start == (side - size) // 2 else start),
+        "these are the last pixels of the crops; the corner where each begins is wanted":
+            _moved(lambda start, side, size: start + size - 1),
+        "the right crops in another order: first the five as they are, then the five mirrored":
+            lambda h, w, size: ten_places(h, w, size).view(2, 5, 3).transpose(0, 1).reshape(10, 3),
+        "the sides differ: top comes from the height, left from the width": lambda h, w, size: ten_places(h, h, size),
     },
 )  # fmt: skip
 
@@ -61,10 +54,10 @@ def mean_of_probabilities(scores: torch.Tensor) -> torch.Tensor:
     return scores.softmax(dim=-1).mean(dim=1)
 
 
-def _scores() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(11)
-    few, many = torch.randn(2, 10, 4, generator=generator) * 3, torch.randn(3, 10, 5, generator=generator)
-    return [((few,), {}), ((many,), {})]
+@seeded(11)
+def _scores(generator):
+    yield case(torch.randn(2, 10, 4, generator=generator) * 3)
+    yield case(torch.randn(3, 10, 5, generator=generator))
 
 
 def _majority(scores):
@@ -75,17 +68,14 @@ vote = Exercise(
     "vote", mean_of_probabilities, _scores,
     mistakes={
         "each crop gave one whole vote to its first class; it should give its probabilities": _majority,
-        "the scores were averaged before the softmax; average the probabilities": (
-            lambda scores: scores.mean(dim=1).softmax(dim=-1)
-        ),
+        "the scores were averaged before the softmax; average the probabilities":
+            lambda scores: scores.mean(dim=1).softmax(dim=-1),
         "these are mean scores, not probabilities; a softmax is missing": lambda scores: scores.mean(dim=1),
-        "the surest crop decides alone; take the mean over the crops": (
-            lambda scores: scores.softmax(dim=-1).amax(dim=1)
-        ),
+        "the surest crop decides alone; take the mean over the crops":
+            lambda scores: scores.softmax(dim=-1).amax(dim=1),
         "ten crops add up to 10; take their mean": lambda scores: scores.softmax(dim=-1).sum(dim=1),
-        "the softmax went over the crops; over the classes, every crop's probabilities add up to 1": (
-            lambda scores: scores.softmax(dim=1).mean(dim=1)
-        ),
+        "the softmax went over the crops; over the classes, every crop's probabilities add up to 1":
+            lambda scores: scores.softmax(dim=1).mean(dim=1),
         "only the centre crop was asked": lambda scores: scores.softmax(dim=-1)[:, 4],
     },
 )  # fmt: skip
@@ -96,34 +86,27 @@ def scaled_survivors(activations: torch.Tensor, stays: torch.Tensor, p: float) -
     return activations * stays / (1 - p)
 
 
-def _activations() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(12)
-    cases = []
+@seeded(12)
+def _activations(generator):
     for p, units in ((0.5, 6), (0.2, 8)):
         stays = torch.rand(4, units, generator=generator) >= p
         stays[0, :2] = torch.tensor([True, False])
-        cases.append(((torch.rand(4, units, generator=generator) + 0.5, stays, p), {}))
-    return cases
+        yield case(torch.rand(4, units, generator=generator) + 0.5, stays, p)
 
 
 dropout = Exercise(
     "dropout", scaled_survivors, _activations,
     mistakes={
-        "the right units are zero, but what stays is too weak: on average a share p is missing; divide by 1 - p": (
-            lambda activations, stays, p: activations * stays
-        ),
-        "divided by p; p is the share that goes, 1 - p the share that stays": (
-            lambda activations, stays, p: activations * stays / p
-        ),
-        "multiplied by 1 - p: that is done at test time if nothing was scaled in training; here divide": (
-            lambda activations, stays, p: activations * stays * (1 - p)
-        ),
-        "the wrong units are zero: `stays` says which ones are kept": (
-            lambda activations, stays, p: activations * ~stays / (1 - p)
-        ),
-        "scaled by the share that happened to stay this time; use 1 - p, which is no accident": (
-            lambda activations, stays, p: activations * stays / stays.float().mean()
-        ),
+        "the right units are zero, but what stays is too weak: on average a share p is missing; divide by 1 - p":
+            lambda activations, stays, p: activations * stays,
+        "divided by p; p is the share that goes, 1 - p the share that stays":
+            lambda activations, stays, p: activations * stays / p,
+        "multiplied by 1 - p: that is done at test time if nothing was scaled in training; here divide":
+            lambda activations, stays, p: activations * stays * (1 - p),
+        "the wrong units are zero: `stays` says which ones are kept":
+            lambda activations, stays, p: activations * ~stays / (1 - p),
+        "scaled by the share that happened to stay this time; use 1 - p, which is no accident":
+            lambda activations, stays, p: activations * stays / stays.float().mean(),
     },
 )  # fmt: skip
 
@@ -136,52 +119,41 @@ def renormalised(weight: torch.Tensor, radius: float) -> torch.Tensor:
     return conv.weight.detach()
 
 
-def _filters() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(13)
-    cases = []
+@seeded(13)
+def _filters(generator):
     for spread in ((0.3, 0.02, 0.15, 0.05, 0.6), (0.03, 0.01, 0.02)):  # the second layer has nothing to rescale
         size = torch.tensor(spread)[:, None, None, None]
         colour = torch.rand(len(spread), 3, 1, 1, generator=generator) + 0.3
-        cases.append(((torch.randn(len(spread), 3, 5, 5, generator=generator) * size * colour, 0.1), {}))
-    return cases
+        yield case(torch.randn(len(spread), 3, 5, 5, generator=generator) * size * colour, 0.1)
 
 
-def _to_radius(weight, size, radius):
-    """Weights whose `size` is beyond the radius, brought to it."""
-    return weight * (radius / size).clamp(max=1)
-
-
-def _rms(weight, dims):
+def _rms(weight, *dims):
     return weight.square().mean(dim=dims, keepdim=True).sqrt()
+
+
+def _held(size: Callable) -> Callable:
+    """Filters whose `size(weight)` is beyond the radius, brought to it."""
+    return lambda weight, radius: weight * (radius / size(weight)).clamp(max=1)
 
 
 renormalise = Exercise(
     "renormalise", renormalised, _filters, source=filters.renormalise,
     success="the same filters as zflib.train.renormalise leaves",
     mistakes={
-        "that is the RMS of the whole layer: one strong filter weakens all; each filter has its own": (
-            lambda weight, radius: _to_radius(weight, _rms(weight, (0, 1, 2, 3)), radius)
-        ),
-        "each colour of a filter was held by itself, which changes its hue; a filter is all of its channels": (
-            lambda weight, radius: _to_radius(weight, _rms(weight, (2, 3)), radius)
-        ),
-        "the mean went over the filters (dimension 0); keep that one, and average over the other three": (
-            lambda weight, radius: _to_radius(weight, _rms(weight, (0, 2, 3)), radius)
-        ),
-        "small filters grew to the radius; only those beyond it are rescaled": (
-            lambda weight, radius: weight * radius / _rms(weight, (1, 2, 3))
-        ),
-        "the largest weight was held to the radius; it is a limit for the root mean square": (
-            lambda weight, radius: _to_radius(weight, weight.abs().amax(dim=(1, 2, 3), keepdim=True), radius)
-        ),
-        "each weight was clipped, which changes the pattern; rescale a filter as a whole": (
-            lambda weight, radius: weight.clamp(-radius, radius)
-        ),
-        "that is the length (the root of the sum of squares); take the mean of the squares": (
-            lambda weight, radius: _to_radius(weight, weight.square().sum((1, 2, 3), keepdim=True).sqrt(), radius)
-        ),
-        "that is the mean square; its root is missing": (
-            lambda weight, radius: _to_radius(weight, _rms(weight, (1, 2, 3)) ** 2, radius)
-        ),
+        "that is the RMS of the whole layer: one strong filter weakens all; each filter has its own":
+            _held(lambda weight: _rms(weight, 0, 1, 2, 3)),
+        "each colour of a filter was held by itself, which changes its hue; a filter is all of its channels":
+            _held(lambda weight: _rms(weight, 2, 3)),
+        "the mean went over the filters (dimension 0); keep that one, and average over the other three":
+            _held(lambda weight: _rms(weight, 0, 2, 3)),
+        "small filters grew to the radius; only those beyond it are rescaled":
+            lambda weight, radius: weight * radius / _rms(weight, 1, 2, 3),
+        "the largest weight was held to the radius; it is a limit for the root mean square":
+            _held(lambda weight: weight.abs().amax(dim=(1, 2, 3), keepdim=True)),
+        "each weight was clipped, which changes the pattern; rescale a filter as a whole":
+            lambda weight, radius: weight.clamp(-radius, radius),
+        "that is the length (the root of the sum of squares); take the mean of the squares":
+            _held(lambda weight: weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()),
+        "that is the mean square; its root is missing": _held(lambda weight: _rms(weight, 1, 2, 3) ** 2),
     },
 )  # fmt: skip

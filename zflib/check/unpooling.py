@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from torch.nn import functional as F
 
 from .. import deconv
+from .cases import case, no_arguments, seeded
 from .verdict import Exercise
 
 
-def _pools() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(1)
-    cases = []
-    for kernel, stride, side in ((2, 2, 6), (3, 2, 7)):
+@seeded(1)
+def _pools(generator):
+    for kernel, side in ((2, 6), (3, 7)):
         maps = torch.randn(1, 2, side, side, generator=generator)
-        pooled, switches = torch.nn.functional.max_pool2d(maps, kernel, stride, return_indices=True)
+        pooled, switches = F.max_pool2d(maps, kernel, 2, return_indices=True)
         values = torch.rand(pooled.shape, generator=generator) + 0.5  # different ones where windows share a winner
-        cases.append(((values, switches), {"size": (side, side)}))
-    return cases
+        yield case(values, switches, size=(side, side))
 
 
 def _top_left(pooled, switches, *, size):
-    step = 2
     maps = pooled.new_zeros(*pooled.shape[:2], *size)
-    maps[..., : step * pooled.shape[-2] : step, : step * pooled.shape[-1] : step] = pooled
+    maps[..., : 2 * pooled.shape[-2] : 2, : 2 * pooled.shape[-1] : 2] = pooled
     return maps
-
-
-def _nearest(pooled, switches, *, size):
-    return torch.nn.functional.interpolate(pooled, size, mode="nearest")
 
 
 unpool = Exercise(
     "unpool", deconv.unpool, _pools,
     mistakes={
         "the values sit at the top-left of each window; use the switches": _top_left,
-        "every place of the window got the value; only the place that won gets it": _nearest,
-        "where two windows share a winner, one value overwrote the other; add them": (
-            lambda pooled, switches, *, size: deconv.unpool(pooled, switches, size=size, overlap="last")
-        ),
-        "where two windows share a winner, only the larger value is left; add them": (
-            lambda pooled, switches, *, size: deconv.unpool(pooled, switches, size=size, overlap="max")
-        ),
+        "every place of the window got the value; only the place that won gets it":
+            lambda pooled, switches, size: F.interpolate(pooled, size),
+        "where two windows share a winner, one value overwrote the other; add them":
+            partial(deconv.unpool, overlap="last"),
+        "where two windows share a winner, only the larger value is left; add them":
+            partial(deconv.unpool, overlap="max"),
     },
 )  # fmt: skip
 
@@ -52,7 +48,7 @@ def centre_peak_values() -> torch.Tensor:
 
 
 centre_peak = Exercise(
-    "centre_peak", centre_peak_values, lambda: [((), {})],
+    "centre_peak", centre_peak_values, no_arguments,
     mistakes={
         'under "sum" every window adds its value to the place that won: 1 + 2 + 3 + 4': lambda: [4, 4, 4],
         '"last" keeps what is written last in reading order (bottom right), not the first': lambda: [10, 4, 1],
@@ -64,36 +60,38 @@ centre_peak = Exercise(
 )  # fmt: skip
 
 
+@seeded(2)
+def _rectified_pools(generator):
+    maps = (torch.randn(2, 3, 7, 7, generator=generator) - 0.9).clamp(min=0)  # about one window in five is all zero
+    maps[0, 0, 2, 2], maps[0, 0, 5:, :3] = 3.0, 0.0  # a place that wins four times, and a window that nobody wins
+    yield case(*F.max_pool2d(maps, 3, 2, return_indices=True), size=(7, 7))
+
+
 def count_wins(pooled: torch.Tensor, switches: torch.Tensor, *, size) -> torch.Tensor:
     """(N,C,H,W): how many windows each place won, not counting windows whose maximum is 0."""
     return deconv.unpool((pooled > 0).float(), switches, size=size)
 
 
-def _rectified_pools() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(2)
-    maps = (torch.randn(2, 3, 7, 7, generator=generator) - 0.9).clamp(min=0)  # about one window in five is all zero
-    maps[0, 0, 2, 2], maps[0, 0, 5:, :3] = 3.0, 0.0  # a place that wins four times, and a window that nobody wins
-    return [(torch.nn.functional.max_pool2d(maps, 3, 2, return_indices=True), {"size": (7, 7)})]
-
-
 wins = Exercise(
     "wins", count_wins, _rectified_pools,
     mistakes={
-        "a window whose maximum is 0 has a switch too, but nothing won there; count the windows with pooled > 0": (
-            lambda pooled, switches, *, size: deconv.unpool(torch.ones_like(pooled), switches, size=size)
-        ),
-        "a place that won several windows counts once; scatter_add_ counts it every time": (
-            lambda pooled, switches, *, size: (deconv.unpool(pooled, switches, size=size) > 0).float()
-        ),
-        "you added up the values; add 1 for every window": (
-            lambda pooled, switches, *, size: deconv.unpool(pooled, switches, size=size)
-        ),
-        "the wins stand at the top-left of each window; use the switches": (
-            lambda pooled, switches, *, size: _top_left((pooled > 0).float(), switches, size=size)
-        ),
+        "a window whose maximum is 0 has a switch too, but nothing won there; count the windows with pooled > 0":
+            lambda pooled, switches, size: deconv.unpool(torch.ones_like(pooled), switches, size=size),
+        "a place that won several windows counts once; scatter_add_ counts it every time":
+            lambda pooled, switches, size: (count_wins(pooled, switches, size=size) > 0).float(),
+        "you added up the values; add 1 for every window": deconv.unpool,
+        "the wins stand at the top-left of each window; use the switches":
+            lambda pooled, switches, size: _top_left((pooled > 0).float(), switches, size=size),
     },
     success="every window that has a winner is counted once, at its winner",
 )  # fmt: skip
+
+
+@seeded(3)
+def _other_maps(generator):
+    for kernel, side in ((2, 6), (3, 7)):
+        maps, others = torch.randn(2, 1, 2, side, side, generator=generator)
+        yield case(others, F.max_pool2d(maps, kernel, 2, return_indices=True)[1])
 
 
 def read_switches(maps: torch.Tensor, switches: torch.Tensor) -> torch.Tensor:
@@ -101,33 +99,16 @@ def read_switches(maps: torch.Tensor, switches: torch.Tensor) -> torch.Tensor:
     return maps.flatten(-2).gather(-1, switches.flatten(-2)).view_as(switches)
 
 
-def _other_maps() -> list[tuple[tuple, dict]]:
-    generator = torch.Generator().manual_seed(3)
-    cases = []
-    for kernel, side in ((2, 6), (3, 7)):
-        maps, others = torch.randn(2, 1, 2, side, side, generator=generator)
-        _, switches = torch.nn.functional.max_pool2d(maps, kernel, 2, return_indices=True)
-        cases.append(((others, switches), {}))
-    return cases
-
-
-def _pool_anew(maps, switches):
-    kernel = 2 if maps.shape[-1] == 6 else 3
-    return torch.nn.functional.max_pool2d(maps, kernel, 2)
-
-
 pool_again = Exercise(
     "pool_again", read_switches, _other_maps,
     mistakes={
-        "you chose new winners; read the values at the places that the switches recorded": _pool_anew,
-        "the values come from the top-left of each window; read them at the switches": (
-            lambda maps, switches: maps[..., : 2 * switches.shape[-2] : 2, : 2 * switches.shape[-1] : 2]
-        ),
-        "every channel was read at the first channel's switches; each map has switches of its own": (
-            lambda maps, switches: read_switches(maps, switches[:, :1].expand_as(switches))
-        ),
-        "the switches themselves came back; they are places, read the map's values there": (
-            lambda maps, switches: switches.float()
-        ),
+        "you chose new winners; read the values at the places that the switches recorded":
+            lambda maps, switches: F.max_pool2d(maps, 2 + maps.shape[-1] % 2, 2),
+        "the values come from the top-left of each window; read them at the switches":
+            lambda maps, switches: maps[..., : 2 * switches.shape[-2] : 2, : 2 * switches.shape[-1] : 2],
+        "every channel was read at the first channel's switches; each map has switches of its own":
+            lambda maps, switches: read_switches(maps, switches[:, :1].expand_as(switches)),
+        "the switches themselves came back; they are places, read the map's values there":
+            lambda maps, switches: switches.float(),
     },
 )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-import ipywidgets as widgets
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -17,12 +16,14 @@ from ..data.scenes import FRONTAL, scenes
 from ..experiments import Correspondence
 from ..experiments.occluders import boxes_around, masked, random_boxes
 from ..record.hooks import check_layers
-from .panels import Panel
+from .charts import QUIET, framed_image
+from .panels import Panel, list_slider, menu
 
 SIDE = 132  # pixels of each masked image
 UNITS = 60  # columns of the picture of signs
 CELL = 11  # pixels of one sign
 RANDOM = "random"
+PARTS = ("right eye", "left eye", "nose", "mouth")  # of the rendered faces
 #: What a unit does when the part disappears: it loses, stays exactly as it was, gains.
 COLOURS = {1: (178, 24, 43), 0: (235, 235, 235), -1: (33, 102, 172)}
 
@@ -69,19 +70,15 @@ class Masker:
     def pixels(self, part: str, layer: str, size: int) -> np.ndarray:
         """(H,W,3) uint8: the masked images; below, the signs of the strongest-changing units, and all parts' scores."""
         scores, boxes = self.scores(layer, size), self.boxes(part, size)
-        covered = masked(self.images, boxes)
-        tiles = [show.framed(show.fit(show.image_pixels(image, self.net), SIDE, smooth=True), box,
-                             scale=SIDE / max(self.whole)) for image, box in zip(covered, boxes.tolist())]  # fmt: skip
-        signs = sign_pixels(scores[part].changes)
+        covered = zip(masked(self.images, boxes), boxes.tolist())
+        above = show.beside([framed_image(image, self.net, box, SIDE) for image, box in covered][:6], gap=6)
         titles = [f"{layer}: what becomes of the units that change most (red: loses, blue: gains)",
                   "scores (bars) and their nulls (lines)"]  # fmt: skip
-        above = show.beside(tiles[:6], gap=6)
-        below = show.beside([signs, bars(scores, part)], titles, gap=18)
+        below = show.beside([sign_pixels(scores[part].changes), bars(scores, part)], titles, gap=18)
         width = max(above.shape[1], below.shape[1])
-        rows = [
-            np.pad(row, ((0, 10), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in (above, below)
-        ]
-        return np.concatenate(rows)
+        return np.concatenate(
+            [np.pad(row, ((0, 10), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in (above, below)]
+        )
 
     def describe(self, part: str, layer: str, size: int) -> str:
         """The same in words, with the numbers."""
@@ -118,15 +115,12 @@ def bars(scores: Mapping[str, Correspondence], chosen: str, *, width: int = 250,
     for row, (part, score) in enumerate(scores.items()):
         top, length = row * step + 3, round(score.delta / full * reach)
         draw.text((0, top), part, fill="black", font=show.font(12))
-        colour = show.ORANGE if part == chosen else "#9aa5b1"
+        colour = show.ORANGE if part == chosen else QUIET
         draw.rectangle((left, top + 1, left + max(1, length), top + step - 9), fill=colour)
         line = left + round(score.null / full * reach)
         draw.line((line, top - 2, line, top + step - 6), fill="black", width=2)
         draw.text((left + reach + 10, top), f"{score.delta:.3f}", fill="black", font=show.font(12))
     return np.asarray(sheet)
-
-
-PARTS = ("right eye", "left eye", "nose", "mouth")
 
 
 def correspondence(
@@ -148,13 +142,10 @@ def correspondence(
     sides = masker.sizes()
     start = min(sides, key=lambda side: abs(side - min(masker.whole) / 5)) if size is None else size
     check_choice("size", start, sides)
-    narrow = widgets.Layout(width="230px")
     controls = {
-        "part": widgets.Dropdown(options=masker.parts, description="part", layout=narrow),
-        "layer": widgets.Dropdown(options=layers, value=layers[-1], description="layer", layout=narrow),
-        "size": widgets.SelectionSlider(
-            options=sides, value=start, description="size", layout=widgets.Layout(width="420px")
-        ),
+        "part": menu("part", masker.parts, masker.parts[0]),
+        "layer": menu("layer", layers, layers[-1]),
+        "size": list_slider("size", sides, start),
     }
 
     def draw(part: str, layer: str, size: int) -> tuple[np.ndarray, str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import ipywidgets as widgets
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from torch import nn
 
 from .. import data, show
@@ -16,8 +15,8 @@ from .._arguments import check_image, check_images, check_label, check_scores, s
 from ..data.photo_windows import SHOWN
 from ..experiments.transforms import Move, check_fill, moved
 from ..record.hooks import check_layers, watched
-from .occlusion_explorer import SIDE, bars
-from .panels import Panel
+from .charts import QUIET, SIDE, bars, class_bars, class_name
+from .panels import Panel, slider
 
 PICTURE = 224  # pixels of the picture
 FULL = 1.5  # where the bars of the distances end
@@ -42,7 +41,6 @@ class Mover:
         self.before, scores = self._look(self.image)
         self.chances = scores[0].softmax(-1)
         self.label = int(self.chances.argmax()) if label is None else check_label(label, len(self.chances))
-        self.classes = getattr(net, "classes", None) or [f"class {i}" for i in range(len(self.chances))]
         self.yardstick, self.unit = self._measure(others)
 
     def _look(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -81,7 +79,7 @@ class Mover:
         """(H,W,3) uint8: the moved image, the distances and the most probable classes side by side."""
         image, distance, chances = self.at(move)
         picture = show.fit(show.image_pixels(image, self.net), PICTURE, smooth=True)
-        pictures = [picture, distance_bars(distance), bars(chances, self.classes, self.label)]
+        pictures = [picture, distance_bars(distance), class_bars(chances, self.net, self.label)]
         return show.beside(pictures, ["the picture, moved", "how far the features went", "the most probable classes"])
 
     def describe(self, move: Move) -> str:
@@ -91,10 +89,10 @@ class Mover:
             f"{move.down:g} px down, {move.right:g} px right, {move.scale:g} times as large, turned by {move.angle:g}°"
         )
         far = ", ".join(f"{layer} {value:.2f}" for layer, value in distance.items())
+        label, likeliest = (class_name(self.net, index) for index in (self.label, int(chances.argmax())))
         return (
-            f"{how}: in units of {self.unit}, {far}; p({self.classes[self.label]}) goes from "
-            f"{float(self.chances[self.label]):.2f} to {float(chances[self.label]):.2f}, the most probable class is "
-            f"{self.classes[int(chances.argmax())]}."
+            f"{how}: in units of {self.unit}, {far}; p({label}) goes from {float(self.chances[self.label]):.2f} to "
+            f"{float(chances[self.label]):.2f}, the most probable class is {likeliest}."
         )
 
 
@@ -103,15 +101,10 @@ def distance_bars(distance: dict[str, float]) -> np.ndarray:
 
     Of more layers than fit below each other the sheet is higher.
     """
-    step = max(SIDE // max(5, len(distance)), ROW)
-    sheet = Image.new("RGB", (SIDE, max(SIDE, step * len(distance))), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (layer, value) in enumerate(distance.items()):
-        top, end = number * step, round(min(value, FULL) / FULL * (SIDE - 1))
-        if end:
-            draw.rectangle((0, top + 17, end, top + step - 6), fill="#9aa5b1")
-        draw.text((0, top + 1), f"{layer} {value:.2f}", fill="black", font=show.font(12))
-    draw.line((round((SIDE - 1) / FULL), 0, round((SIDE - 1) / FULL), sheet.height), fill=show.ORANGE, width=2)
+    rows = [(f"{layer} {value:.2f}", round(min(value, FULL) / FULL * (SIDE - 1)), QUIET)
+            for layer, value in distance.items()]  # fmt: skip
+    sheet, one = bars(rows, step=max(SIDE // max(5, len(distance)), ROW)), round((SIDE - 1) / FULL)
+    ImageDraw.Draw(sheet).line((one, 0, one, sheet.height), fill=show.ORANGE, width=2)
     return np.asarray(sheet)
 
 
@@ -125,16 +118,12 @@ def invariance(net: nn.Module, image: torch.Tensor, *, label: int | None = None,
     default the shipped photographs; for networks that cannot prepare these it is the vector's own length.
     """
     mover = Mover(net, image, label=label, layers=layers, others=others, fill=fill)
-    (height, width), wide = image.shape[2:], widgets.Layout(width="420px")
-
-    def slider(name: str, reach: int, start: int = 0) -> widgets.IntSlider:
-        return widgets.IntSlider(value=start, min=-reach, max=reach, description=name, layout=wide)
-
+    height, width = mover.image.shape[2:]
     controls = {
-        "down": slider("down", height // 2, height // 14),
-        "right": slider("right", width // 2),
-        "scale": widgets.FloatSlider(value=1, min=0.5, max=2, step=0.05, description="scale", layout=wide),
-        "angle": slider("angle", 180),
+        "down": slider("down", -(height // 2), height // 2, height // 14),
+        "right": slider("right", -(width // 2), width // 2, 0),
+        "scale": slider("scale", 0.5, 2, 1, step=0.05),
+        "angle": slider("angle", -180, 180, 0),
     }
 
     def draw(down: int, right: int, scale: float, angle: int) -> tuple[np.ndarray, str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 
-import ipywidgets as widgets
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from .. import data, show
-from .._arguments import check_choice, check_layer
-from ..deconv import RULES, Deconvnet, strongest
-from ..experiments.peaks import receptive_field
-from ..record import Unsupported
-from .panels import Panel
+from .._arguments import check_choice, check_net
+from ..deconv import RULES, Deconvnet, Unsupported, receptive_fields, strongest
+from ..record.hooks import check_layers
+from .charts import framed_image, framed_map
+from .panels import Panel, menu, slider
 
 Box = tuple[int, int, int, int]
 SIDE = 224  # pixels of each of the four pictures of `activation_pixels`, which is 932 pixels wide
@@ -41,8 +41,7 @@ class View:
         self.net, self.layer, self.rule = net, layer, rule
         self._deconvnet = Deconvnet(net, rule=rule)
         self._tape = self._deconvnet.record(image[None], layer)
-        self._projections: dict[int, torch.Tensor] = {}
-        self.image = image
+        self.image, self.projection = image, lru_cache(maxsize=None)(self._projection)
         self.positions = strongest(self._tape.activations)[0]  # (C,2)
 
     @property
@@ -75,12 +74,7 @@ class View:
 
     def field(self, channel: int) -> Box:
         """(top, left, bottom, right) that the strongest position sees, in pixels, not clipped to the image."""
-        if self._grid is None:
-            return 0, 0, *self.image.shape[-2:]
-        start, step = self._grid
-        row, column = self.positions[channel].tolist()
-        shift = (row * step[0], column * step[1]) * 2
-        return tuple(edge + moved for edge, moved in zip(start, shift))
+        return tuple(self._fields[channel].tolist())
 
     def box(self, channel: int) -> Box:
         """As `field`, clipped to the image."""
@@ -89,26 +83,17 @@ class View:
         return max(0, top), max(0, left), min(height, bottom), min(width, right)
 
     @cached_property
-    def _grid(self) -> tuple[Box, tuple[int, int]] | None:
-        """The receptive field at (0, 0) and how far it moves per row and column; None: the whole image."""
-        if not self.spatial:
-            return None
-        size = max(self.image.shape[-2:])
-        last = [min(1, side - 1) for side in self.activations.shape[-2:]]
-        try:
-            start, other = (receptive_field(self.net, self.layer, at, size=size) for at in ((0, 0), last))
-        except Unsupported:
-            return None
-        return start, (other[0] - start[0], other[1] - start[1])
+    def _fields(self) -> torch.Tensor:
+        """(C,4) the receptive field of each channel's strongest position; the whole image where it is not known."""
+        height, width = self.image.shape[-2:]
+        if self.spatial:
+            with suppress(Unsupported):
+                return receptive_fields(self.net, self.layer, self.positions, size=max(height, width))
+        return torch.tensor([0, 0, height, width]).expand(len(self.values), 4)
 
-    def projection(self, channel: int) -> torch.Tensor:
+    def _projection(self, channel: int) -> torch.Tensor:
         """(3,H,W) the channel's strongest activation projected down to pixels; zeros for a silent channel."""
-        if channel not in self._projections:
-            self._projections[channel] = self._project(self.check_channel(channel))
-        return self._projections[channel]
-
-    def _project(self, channel: int) -> torch.Tensor:
-        if not self.values[channel]:
+        if not self.values[self.check_channel(channel)]:
             return torch.zeros_like(self.image)
         channels = torch.tensor([channel], device=self.positions.device)
         return self._deconvnet.descend(self._tape, torch.zeros_like(channels), channels, self.positions[channels])[0]
@@ -125,18 +110,14 @@ def activation_pixels(view: View, channel: int, photo: str) -> np.ndarray:
     """(H,W,3) uint8: photograph with receptive field | map with its strongest place | the field | its projection."""
     box = view.box(channel)
     image = show.image_pixels(view.image, view.net)
-    scale = SIDE / max(image.shape[:2])
-    whole = show.framed(show.upscale(image, SIDE, smooth=True), box, scale=scale)
     patch = np.ascontiguousarray(image[box[0] : box[2], box[1] : box[3]])
     seen = show.signed_pixels(show.crop_box(view.projection(channel), box))
     side = f"{box[2] - box[0]}×{box[3] - box[1]}"
-    titles = [
-        f"{photo}, {image.shape[0]}×{image.shape[1]}",
-        f"{view.layer}, {view.name(channel)}",
-        f"what it saw, {side}",
-    ]
-    titles.append(f"projection, {side}" if view.values[channel] else "projection: silent, nothing")
-    pictures = [show.fit(whole, SIDE), _map(view, channel), *(show.fit(p, SIDE, smooth=True) for p in (patch, seen))]
+    last = f"projection, {side}" if view.values[channel] else "projection: silent, nothing"
+    titles = [f"{photo}, {image.shape[0]}×{image.shape[1]}", f"{view.layer}, {view.name(channel)}",
+              f"what it saw, {side}", last]  # fmt: skip
+    pictures = [framed_image(view.image, view.net, box, SIDE), _map(view, channel),
+                show.fit(patch, SIDE, smooth=True), show.fit(seen, SIDE, smooth=True)]  # fmt: skip
     return show.beside(pictures, titles)
 
 
@@ -148,9 +129,7 @@ def _map(view: View, channel: int) -> np.ndarray:
         width = int(np.ceil(len(view.values) ** 0.5))
         values = nn.functional.pad(view.values, (0, -len(view.values) % width)).view(-1, width)
         row, column = divmod(channel, width)
-    pixels = show.upscale(show.map_pixels(values), SIDE)
-    framed = show.framed(pixels, (row, column, row + 1, column + 1), scale=SIDE / max(values.shape))
-    return show.fit(framed, SIDE)
+    return framed_map(values, row, column, side=SIDE)
 
 
 def describe(view: View, channel: int, photo: str) -> str:
@@ -172,9 +151,6 @@ def describe(view: View, channel: int, photo: str) -> str:
     )
 
 
-SEEN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Linear)  # modules offered as layers of a network that names none
-
-
 def layers(
     net: nn.Module, images=None, *, layer: str | None = None, rule: str = "deconvnet", layers=None, preprocess=None
 ) -> Panel:
@@ -185,45 +161,46 @@ def layers(
     `preprocess`, from one PIL image to (3,H,W) or (1,3,H,W), and `layers`, the module paths to choose from.
     `layer` is the first one shown, by default conv5 or the last choice. Bad input raises ValueError or TypeError.
     """
-    names = _layers_of(net, layers)
-    for name in [*names, *([] if layer is None else [layer])]:
-        check_layer(net, name)
-    check_choice("rule", rule, RULES)
-    sources = _named(images)
-    explorer = _Explorer(net, sources, preprocess)
+    check_net(net)
+    names = check_layers(net, _layers_of(net) if layers is None else layers)
     layer = layer or ("conv5" if "conv5" in names else names[-1])
-    names = names if layer in names else [*names, layer]
-    return explorer.panel(layer, names, rule)
+    names = check_layers(net, [*names, layer])
+    check_choice("rule", rule, RULES)
+    views = Views(net, _named(images), preprocess)
+    photo = next(iter(views.sources))
+    first = views.at(photo, layer, rule)
+    channels = slider("channel", 0, len(first.values) - 1, first.strongest(1)[0])
+    menus = {"photo": (views.sources, photo), "layer": (names, layer), "rule": (RULES, rule)}
+
+    def draw(photo: str, layer: str, rule: str, channel: int) -> tuple[np.ndarray, str]:
+        view = views.at(photo, layer, rule)
+        channels.max = last = len(view.values) - 1
+        channel = min(channel, last)
+        return activation_pixels(view, channel, photo), describe(view, channel, photo)
+
+    controls = {name: menu(name, values, start) for name, (values, start) in menus.items()}
+    return Panel(draw, controls | {"channel": channels})
 
 
-def _layers_of(net: nn.Module, layers) -> list[str]:
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"net must be a torch network (nn.Module), got {type(net).__name__}")
-    if isinstance(layers, str):
-        raise TypeError(
-            f"layers must be a list of layer names, got {layers!r}; use layer= to choose the first one shown"
-        )
-    names = getattr(net, "layer_names", None) or [
-        path for path, m in net.named_modules() if path and isinstance(m, SEEN)
-    ]
-    names = list(names if layers is None else layers)
-    if not names:
-        raise ValueError("layers is empty; give at least one module path of net.named_modules()")
-    return names
+SEEN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Linear)  # modules offered as layers of a network that names none
+
+
+def _layers_of(net: nn.Module) -> list[str]:
+    return getattr(net, "layer_names", None) or [p for p, m in net.named_modules() if p and isinstance(m, SEEN)]
 
 
 def _named(images) -> dict[str, object]:
     """name -> image as it was given; none is opened before it is chosen."""
-    if images is None:
-        images = data.photo_names()
+    images = data.photo_names() if images is None else images
     if isinstance(images, Mapping):
         named = {str(name): image for name, image in images.items()}
     else:
         one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3
         images = [images] if one else list(images)
-        named = {_label(image, i): image for i, image in enumerate(images, start=1)}
-        if len(named) < len(images):  # two files of one name in different folders
-            named = {f"{i} {_label(image, i)}": image for i, image in enumerate(images, start=1)}
+        labels = [_label(image, number) for number, image in enumerate(images, start=1)]
+        if len(set(labels)) < len(labels):  # two files of one name in different folders
+            labels = [f"{number} {label}" for number, label in enumerate(labels, start=1)]
+        named = dict(zip(labels, images))
     if not named:
         raise ValueError("images is empty; give at least one image, or leave it out for the shipped photographs")
     return named
@@ -233,38 +210,16 @@ def _label(image, number: int) -> str:
     return os.path.basename(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
-class _Explorer:
-    """Draws what `layers` shows; keeps the last few forward passes, so that a step of the slider only walks down."""
+class Views:
+    """`View`s by photograph, layer and rule; the last few are kept, so that a step of the slider only walks down."""
 
     def __init__(self, net: nn.Module, sources: dict[str, object], preprocess: Callable | None):
         if preprocess is None and not hasattr(net, "preprocess"):
             raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W)")
         self.net, self.sources, self.preprocess = net, sources, preprocess or net.preprocess
-        self.image = lru_cache(maxsize=16)(self._image)
-        self.view = lru_cache(maxsize=8)(self._view)
-        self.channel = widgets.IntSlider(description="channel", layout=widgets.Layout(width="420px"))
+        self.image, self.at = lru_cache(maxsize=16)(self._image), lru_cache(maxsize=8)(self._at)
 
-    def panel(self, layer: str, names: list[str], rule: str) -> Panel:
-        first = self.view(next(iter(self.sources)), layer, rule)
-        self.channel.max = len(first.values) - 1
-        self.channel.value = first.strongest(1)[0]
-        narrow = widgets.Layout(width="230px")
-        menus = {"photo": (self.sources, None), "layer": (names, layer), "rule": (RULES, rule)}
-        controls = {
-            name: widgets.Dropdown(
-                options=list(options), value=value or next(iter(options)), description=name, layout=narrow
-            )
-            for name, (options, value) in menus.items()
-        }
-        return Panel(self.draw, controls | {"channel": self.channel})
-
-    def draw(self, photo: str, layer: str, rule: str, channel: int) -> tuple[np.ndarray, str]:
-        view = self.view(photo, layer, rule)
-        self.channel.max = len(view.values) - 1
-        channel = min(channel, self.channel.max)
-        return activation_pixels(view, channel, photo), describe(view, channel, photo)
-
-    def _view(self, photo: str, layer: str, rule: str) -> View:
+    def _at(self, photo: str, layer: str, rule: str) -> View:
         return View(self.net, self.image(photo), layer, rule=rule)
 
     def _image(self, photo: str) -> torch.Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
@@ -18,20 +20,22 @@ class Panel(widgets.VBox):
     `draw(**values)` gives (H,W,3) uint8 pixels, or (pixels, words); `controls` are widgets by the names of its
     arguments. What `draw` raises at first is raised; later it is shown in `status` and the last picture stays.
     `picture`, `words` and `status` are widgets; where no kernel runs, the picture last drawn is shown as it is.
+    Controls may be moved from any thread: pictures are drawn one after the other, the last one of the last values.
     """
 
     _ipython_display_ = None  # ipywidgets 7 would display by this and never ask for the picture
 
     def __init__(self, draw: Callable, controls: Mapping[str, widgets.Widget]):
-        self._draw, self.controls, self._drawn, self._busy = draw, dict(controls), None, False
+        self._draw, self.controls, self._drawn = draw, dict(controls), {}
+        self._lock, self._drawing = threading.RLock(), None  # the thread that draws, if one does
         self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
         self.words, self.status = widgets.HTML(), widgets.HTML()
         row = widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
         self._show()
         super().__init__([row, self.picture, self.words, self.status])
         self.add_class("zf-fast")
-        for control in self.controls.values():
-            control.observe(self._follow, names="value")
+        for name, control in self.controls.items():
+            control.observe(partial(self._follow, name), names="value")
 
     @property
     def values(self) -> dict:
@@ -40,32 +44,36 @@ class Panel(widgets.VBox):
 
     def redraw(self) -> None:
         """Draw what the controls say; an exception goes to the status line: front ends hide those of callbacks."""
-        try:
-            self._show()
-        except Exception as error:
-            message = html.escape(f"{type(error).__name__}: {error}")
-            self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
-        else:
-            self.status.value = ""
+        with self._lock:
+            try:
+                self._show()
+            except Exception as error:
+                message = html.escape(f"{type(error).__name__}: {error}")
+                self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
+            else:
+                self.status.value = ""
 
     def png(self) -> bytes:
         """The picture last drawn, as a PNG file."""
         return _encoded(self.pixels, "PNG", optimize=True)
 
-    def _follow(self, change: dict) -> None:
-        if not self._busy and self.values != self._drawn:  # a control that `draw` itself moved is drawn already
-            self.redraw()
+    def _follow(self, name: str, change: dict) -> None:
+        if self._drawing == threading.get_ident():  # `draw` itself moved this control, and knows
+            self._drawn[name] = change["new"]
+            return
+        with self._lock:  # another thread may be drawing what the controls said before
+            if self.values != self._drawn:
+                self.redraw()
 
     def _show(self) -> None:
-        self._busy = True
+        self._drawing, self._drawn = threading.get_ident(), self.values
         try:
-            drawn = self._draw(**self.values)
-            self.pixels, text = drawn if isinstance(drawn, tuple) else (drawn, "")
+            drawn = self._draw(**self._drawn)
+            self.pixels, self.text = drawn if isinstance(drawn, tuple) else (drawn, "")
             self.picture.value = _encoded(_checked(self.pixels), "JPEG", quality=90, subsampling=0)
-            self.text = text
-            self.words.value = f'<p aria-live="polite" style="margin:0;line-height:1.5">{html.escape(text)}</p>'
+            self.words.value = f'<p aria-live="polite" style="margin:0;line-height:1.5">{html.escape(self.text)}</p>'
         finally:
-            self._busy, self._drawn = False, self.values
+            self._drawing = None
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
@@ -91,6 +99,24 @@ def _encoded(pixels: np.ndarray, format: str, **settings) -> bytes:
     return file.getvalue()
 
 
+def slider(name: str, low: float, high: float, start: float, *, step: float | None = None) -> widgets.Widget:
+    """A slider over whole numbers, or over real ones if there is a step."""
+    kind, more = (widgets.IntSlider, {}) if step is None else (widgets.FloatSlider, {"step": step})
+    return kind(value=start, min=low, max=high, description=name, layout=widgets.Layout(width="420px"), **more)
+
+
+def list_slider(name: str, values: Sequence, start) -> widgets.SelectionSlider:
+    """A slider over the values of a list."""
+    wide = widgets.Layout(width="420px")
+    return widgets.SelectionSlider(options=values, value=start, description=name, layout=wide)
+
+
+def menu(name: str, values: Sequence, start) -> widgets.Dropdown:
+    """A menu of the values, narrow enough for two side by side."""
+    narrow = widgets.Layout(width="230px")
+    return widgets.Dropdown(options=list(values), value=start, description=name, layout=narrow)
+
+
 def panel(draw: Callable, /, **controls) -> Panel:
     """A `Panel` that shows draw(**values): (H,W,3) uint8 pixels, or (pixels, words that describe them).
 
@@ -104,21 +130,19 @@ def panel(draw: Callable, /, **controls) -> Panel:
 
 
 def _control(name: str, choice) -> widgets.Widget:
+    label = name.replace("_", " ")
     if isinstance(choice, widgets.Widget):
         return choice
-    label = name.replace("_", " ")
     if isinstance(choice, bool):
         return widgets.Checkbox(value=choice, description=label, indent=False)
     if isinstance(choice, tuple) and len(choice) in (2, 3) and all(isinstance(n, int | float) for n in choice):
         low, high, start = (*choice, choice[0])[:3]
         if not low <= start <= high:
             raise ValueError(f"{name} must be (low, high) or (low, high, start) with start between them, got {choice}")
-        kind = widgets.IntSlider if all(isinstance(n, int) for n in choice) else widgets.FloatSlider
-        step = {} if kind is widgets.IntSlider else {"step": (high - low) / 100 or 0.1}
-        return kind(value=start, min=low, max=high, description=label, layout=widgets.Layout(width="420px"), **step)
+        whole = all(isinstance(n, int) for n in choice)
+        return slider(label, low, high, start, step=None if whole else (high - low) / 100 or 0.1)
     if isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], list) and choice[1] in choice[0]:
-        wide = widgets.Layout(width="420px")
-        return widgets.SelectionSlider(options=choice[0], value=choice[1], description=label, layout=wide)
+        return list_slider(label, *choice)
     if isinstance(choice, list | dict) and choice:
         return widgets.Dropdown(options=list(choice.items()) if isinstance(choice, dict) else choice, description=label)
     raise TypeError(

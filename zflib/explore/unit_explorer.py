@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipywidgets as widgets
 import numpy as np
 from torch import nn
 
 from .._arguments import check_choice, check_net
 from ..data import windows
 from ..studies.units import Units, describe_unit, unit_pixels
-from .panels import Panel
+from .panels import Panel, list_slider, slider
 
 
 def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None, **found) -> Panel:
@@ -24,15 +23,13 @@ def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None,
     check_net(net)
     pixels = windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
     known = Units(net, pixels, layers=layers, **found)
-    check_choice("layer", layer or known.layers[-1], known.layers)
-    wide = widgets.Layout(width="420px")
-    start = layer or known.layers[-1]
-    which = widgets.SelectionSlider(options=known.layers, value=start, description="layer", layout=wide)
-    slider = widgets.IntSlider(max=known.channels(start) - 1, description="channel", layout=wide)
+    start = known.layers[-1] if layer is None else layer
+    check_choice("layer", start, known.layers)
+    channels = slider("channel", 0, known.channels(start) - 1, 0)
 
     def draw(layer: str, channel: int) -> tuple[np.ndarray, str]:
-        slider.max = known.channels(layer) - 1
-        unit = known.unit(layer, min(channel, slider.max))
+        channels.max = last = known.channels(layer) - 1
+        unit = known.unit(layer, min(channel, last))
         return unit_pixels(unit), describe_unit(unit, known.names(unit))
 
-    return Panel(draw, {"layer": which, "channel": slider})
+    return Panel(draw, {"layer": list_slider("layer", known.layers, start), "channel": channels})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Real
 
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_integer, check_layer, shape_or_type
+from .._arguments import check_images, check_integer, check_layer
 from ..deconv import Deconvnet
 from ..models import ZFNet
 
@@ -22,8 +21,6 @@ def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: fl
 
     The more images, the surer: a channel that is dead on a hundred may live on a thousand.
     """
-    if not isinstance(share, Real) or not 0 <= share < 1:
-        raise ValueError(f"share must be from 0 to below 1, got {share!r}; 0.01 is a hundredth of the strongest one")
     deconvnet, parts = Deconvnet(net), check_images(images).split(100)
     peaks = [deconvnet.activations(some, layer).transpose(0, 1).flatten(1).amax(dim=1) for some in parts]
     strongest = torch.stack(peaks).amax(dim=0)
@@ -37,8 +34,6 @@ def frequency_shares(conv: nn.Conv2d, bands: tuple[float, float] = BANDS, *, siz
     """
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"conv must be a convolution (nn.Conv2d), such as net.conv1, got {type(conv).__name__}")
-    if not isinstance(bands, tuple | list) or len(bands) != 2 or not _rises(*bands):
-        raise ValueError(f"bands must rise from above 0, two numbers, got {bands!r}; the edges are in cycles per pixel")
     (low, high), side = bands, max(conv.kernel_size)
     size = check_integer("size", size, f"at least the filter's {side}, a whole number of pixels", low=side)
     power = torch.fft.fft2(conv.weight.detach().float(), s=(size, size)).abs().square().sum(dim=1)  # (C,size,size)
@@ -49,24 +44,19 @@ def frequency_shares(conv: nn.Conv2d, bands: tuple[float, float] = BANDS, *, siz
     return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-20)
 
 
-def _rises(low, high) -> bool:
-    return isinstance(low, Real) and isinstance(high, Real) and 0 < low < high
-
-
-def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iterable[int] = range(8)) -> torch.Tensor:
+def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)) -> torch.Tensor:
     """(S,N,C): each map's sum of squares as the crop moves right over (N,3,R,R) uint8 pixels, shift by shift."""
     _check_zfnet(net)
     check_layer(net, layer)
     crop, deconvnet = net.geometry.crop, Deconvnet(net)
-    if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4 or min(pixels.shape[-2:]) < crop:
-        got = shape_or_type(pixels)
-        raise ValueError(f"pixels must be a tensor (N,3,R,R) of 0 to 255, R at least the crop's {crop}, got {got}")
-    slack, shifts = pixels.shape[-1] - crop, list(shifts) if isinstance(shifts, Iterable) else shifts
-    if not isinstance(shifts, list) or not shifts or any(shift not in range(slack + 1) for shift in shifts):
+    if pixels.dim() != 4 or min(pixels.shape[-2:]) < crop:
+        raise ValueError(f"pixels must be (N,3,R,R), R at least the crop's {crop}, got {tuple(pixels.shape)}")
+    slack = pixels.shape[-1] - crop
+    if not set(shifts) <= set(range(slack + 1)):
         raise ValueError(f"shifts must be from 0 to {slack}, the pixels that a crop of {crop} leaves, got {shifts}")
     images, top = net.normalise(pixels), (pixels.shape[-2] - crop) // 2
     energies = []
-    for shift in map(int, shifts):
+    for shift in shifts:
         moved = images[..., top : top + crop, shift : shift + crop]
         maps = torch.cat([deconvnet.activations(some, layer) for some in moved.split(100)])
         if maps.dim() != 4:
@@ -75,7 +65,7 @@ def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iter
     return torch.stack(energies)
 
 
-def aliasing(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Iterable[int] = range(8)) -> torch.Tensor:
+def aliasing(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)) -> torch.Tensor:
     """(C,): how much each channel's energy depends on where the stride happens to sample; 0 = not at all.
 
     Shifting an image by a pixel moves a finely sampled map and leaves its sum of squares as it is, but for the border.

@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean, median_high
 
 import torch
 from torch import nn
@@ -97,7 +99,8 @@ class Table:
         rows = {part: numbers(self.score(part, layer, size)) for part in self.positions}
         for name in ("random", "same place"):
             drawn = [self.score(name, layer, size, seed) for seed in range(draws or self.draws)]
-            rows[name] = mean([numbers(score) for score in drawn])
+            several = [numbers(score) for score in drawn]
+            rows[name] = {key: fmean(row[key] for row in several) for key in several[0]}
         return rows
 
     def against_random(self, layer: str, size: int = SIZE, *, share: float = 1.0) -> dict[str, dict[str, float]]:
@@ -110,35 +113,26 @@ class Table:
         for part in self.positions:
             mine = self.score(part, layer, size).strongest(share)
             both = [vars(compare(mine, control)) for control in controls]
-            found[part] = {key: median([one[key] for one in both]) if key.endswith("p") else mean(both)[key]
-                           for key in ("difference", "p", "ratio_difference", "ratio_p")}  # fmt: skip
+            middles = {"difference": fmean, "p": median_high, "ratio_difference": fmean, "ratio_p": median_high}
+            found[part] = {key: middle([one[key] for one in both]) for key, middle in middles.items()}
         return found
 
     def same_part(self, layer: str, size: int = SIZE) -> dict[str, dict[str, float]]:
         """Two parts -> the scores of pairs with the same part masked and with different ones, and their p."""
         masks = {part: self.score(part, layer, size) for part in self.positions}
-        pairs = [(one, other) for i, one in enumerate(masks) for other in list(masks)[i + 1 :]]
+        pairs = combinations(masks, 2)
         both = {f"{one} / {other}": vars(compare(masks[one], masks[other])) for one, other in pairs}
         return {name: {key: one[key] for key in ("matched", "crossed", "same_p")} for name, one in both.items()}
 
 
 def numbers(score: Correspondence) -> dict[str, float]:
     """What a row of the table holds."""
-    names = ("delta", "spread", "null", "ratio", "changed_fraction", "z")
     sparse = score.strongest(SHARE)  # all images equally dense, about as the paper's must have been
-    return {name: getattr(score, name) for name in names} | {
-        f"sparse_{name}": getattr(sparse, name) for name in ("delta", "spread", "null")
-    }
-
-
-def mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every number."""
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-
-
-def median(values: list[float]) -> float:
-    """The middle value; of an even number, the larger of the two in the middle."""
-    return sorted(values)[len(values) // 2]
+    return {
+        "delta": score.delta, "spread": score.spread, "null": score.null, "ratio": score.ratio,
+        "changed_fraction": score.changed_fraction, "z": score.z,
+        "sparse_delta": sparse.delta, "sparse_spread": sparse.spread, "sparse_null": sparse.null,
+    }  # fmt: skip
 
 
 def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] = lambda line: None) -> dict:
@@ -146,7 +140,7 @@ def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] =
     dogs = annotations()
     margin = (net.geometry.resize - net.geometry.crop) // 2
     places = {part: where - margin for part, where in dogs.parts.items()}
-    table = Table(net, net.preprocess(paths(root, dogs)), places)
+    table = Table(net, net.preprocess(paths(root, dogs)), places, draws=DRAWS)
     found = {"network": net.card.get("name"), "sha256": net.card.get("sha256"), "images": len(dogs), "size": SIZE,
              "draws": table.draws, "share": SHARE, "layers": {}}  # fmt: skip
     for layer in LAYERS:

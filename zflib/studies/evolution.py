@@ -13,9 +13,9 @@ from torch import nn
 
 from .. import _files, models
 from .._arguments import check_layer
-from ..data.image_source import open_source
 from ..deconv import Deconvnet
 from ..experiments.peaks import find_peaks
+from .gallery import images_of
 
 
 @dataclass
@@ -38,11 +38,6 @@ class Evolution:
         """(E,C) bool: another image than at the snapshot before; the paper's sudden jumps. False at the first."""
         return changed(self.images)
 
-    @property
-    def settled(self) -> torch.Tensor:
-        """(E,) share of the channels whose strongest image is already the last snapshot's."""
-        return (self.images == self.images[-1]).float().mean(dim=1)
-
 
 def changed(images: torch.Tensor) -> torch.Tensor:
     """(E,C) bool: whether each of the (E,C) numbers is another than the one above it; the first row is False."""
@@ -56,11 +51,9 @@ def evolve(nets: dict[int, nn.Module], images, *, layers: dict[str, list[int]]) 
 
     One pass over the images for each snapshot. Figure 4 uses the training images.
     """
-    source = open_source(last_of(nets), images)
+    last_of(nets)  # refuses what is no dict of networks
     if not isinstance(layers, Mapping):
         raise TypeError(f"layers must be a dict layer -> channels, such as {{'conv1': [0, 3]}}, got {layers!r}")
-    if source.kind == "iterator":
-        raise TypeError("images: an iterator gives each image once; a list, an array or a data set is needed here")
     found = [_snapshot(net, images, layers) for _, net in sorted(nets.items())]
     epochs, evolutions = torch.tensor(sorted(nets)), {}
     for layer, channels in layers.items():
@@ -86,8 +79,7 @@ def _snapshot(net: nn.Module, images, layers: dict[str, list[int]]) -> dict[str,
         if len(chosen) == 0 or int(chosen.min()) < 0 or int(chosen.max()) >= count:
             raise ValueError(f"layers: {layer!r} has channels 0 to {count - 1}, got {channels}")
         winners, positions = peaks[layer].images[chosen, 0], peaks[layer].positions[chosen, 0]
-        source = open_source(net, images)
-        some = torch.stack([source.one(number) for number in winners.tolist()])
+        some = images_of(net, images, winners)  # (C,3,H,W)
         drawn = deconvnet.project(some, layer, chosen, positions=positions).cpu()
         result[layer] = winners, peaks[layer].values[chosen, 0], positions, drawn
     return result
@@ -126,7 +118,7 @@ def response_agreement(nets: dict[int, nn.Module], images: torch.Tensor, layer: 
 
     `images` are (N,3,H,W) in the networks' units. A channel that answers everywhere alike counts as 0.
     """
-    last_of(nets)
+    last_of(nets)  # refuses what is no dict of networks
     responses = {}
     for epoch, net in sorted(nets.items()):
         maps = Deconvnet(net).activations(images, layer).transpose(0, 1).flatten(1)  # (C, N*h*w)
@@ -152,15 +144,15 @@ def load(name: str) -> dict[str, Evolution]:
     """
     path = _files.SHIPPED / f"{name}-evolution.npz"
     if not path.is_file():
-        raise ValueError(f"name {name!r} has no evolution here; python -m data.make.evolution makes one")
+        raise ValueError(f"name {name!r} has no evolution here; python -m data.make.evolution {name} makes one")
     with np.load(path, allow_pickle=False) as arrays:
         network = str(arrays["network"])
         as_tensor = {key: torch.from_numpy(arrays[key]) for key in arrays if "/" in key}
     if network != models.load(name).card["sha256"]:
-        raise ValueError(
-            f"{path.name} was made with other weights of {name}; python -m data.make.evolution makes it anew"
-        )
-    layers = dict.fromkeys(key.split("/")[0] for key in as_tensor)
-    whole = {key: v.float() if v.is_floating_point() else v.long() for key, v in as_tensor.items()}
-    return {layer: Evolution(**{key.split("/")[1]: v for key, v in whole.items() if key.split("/")[0] == layer})
-            for layer in layers}  # fmt: skip
+        again = f"python -m data.make.evolution {name} makes it anew"
+        raise ValueError(f"{path.name} was made with other weights of {name}; {again}")
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in as_tensor.items():
+        layer, what = key.split("/")
+        parts.setdefault(layer, {})[what] = value.float() if value.is_floating_point() else value.long()
+    return {layer: Evolution(**values) for layer, values in parts.items()}

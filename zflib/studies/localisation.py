@@ -1,4 +1,4 @@
-"""Where does the drop lie? From squares to pixels, and how much of what the squares took away lies on the object."""
+"""Where does the drop lie? From squares to pixels, the share of the drop on the object, and Figure 7 drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .. import show
 from .._arguments import check_sides
 from ..deconv import Deconvnet
 from ..experiments.occlusion import OcclusionMaps, occlude
-from ..show import Axes
 from .units import Units, projection_pixels
 
 PANELS = ("(a) image", "(b) activity", "(c) projections", "their images", "(d) probability", "(e) class")
@@ -22,7 +21,142 @@ PANELS = ("(a) image", "(b) activity", "(c) projections", "their images", "(d) p
 COLOURS = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [190, 190, 190]], np.uint8)
 
 
-def heat(values, look: OcclusionMaps, ax: Axes, *, size: int, side: int = 56, **colours) -> Axes:
+# --- one number for each pixel, and for each image -------------------------------------------------------------------
+
+
+def to_pixels(values: torch.Tensor, corners: torch.Tensor, *, size, shape) -> torch.Tensor:
+    """(H,W): every pixel is the mean of `values` (rows,cols) over the squares that cover it, 0 where none does.
+
+    `corners` (rows,cols,2) and `size`, pixels or (rows, columns), as in `zflib.occlude`; `shape` is (H,W). Of a drop,
+    it is captum's Occlusion map, except that captum's last squares hang over the edge where a stride does not fit.
+    """
+    height, width = check_sides("size", size, shape)
+    if corners.shape != (*values.shape, 2):
+        raise ValueError(f"corners must be {(*values.shape, 2)} for values {tuple(values.shape)}, "
+                         f"got {tuple(corners.shape)}; both come from one `occlude`")  # fmt: skip
+    bottom, right = (corners.flatten(0, -2).amax(dim=0).cpu() + torch.tensor([height, width])).tolist()
+    if bottom > shape[0] or right > shape[1]:
+        raise ValueError(f"shape {tuple(shape)} does not hold every square of {height}x{width}; give the image's (H,W)")
+    total, count = torch.zeros(2, *shape, dtype=torch.float64)  # on the CPU: MPS has no doubles
+    for value, (top, left) in zip(values.flatten().tolist(), corners.flatten(0, -2).tolist()):
+        total[top : top + height, left : left + width] += value
+        count[top : top + height, left : left + width] += 1
+    return (total / count.clamp(min=1)).float().to(values.device)
+
+
+def energy_in_mask(drop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(…,): the share of all that was taken away in `drop` (…,H,W) that lies inside `mask` (…,H,W) bool.
+
+    Where a square raised the value, the drop is negative and counts as none; NaN if there is no drop at all. A drop
+    that is everywhere the same has the mask's share of the picture. The energy-based pointing game of Wang and others,
+    "Score-CAM" (2020).
+    """
+    if drop.shape[-2:] != mask.shape[-2:] or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool and as high and wide as drop {tuple(drop.shape)}, "
+                         f"got {mask.dtype} {tuple(mask.shape)}")  # fmt: skip
+    taken = drop.clamp(min=0)
+    return (taken * mask).sum(dim=(-2, -1)) / taken.sum(dim=(-2, -1))
+
+
+def shuffled_masks(drops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """(N,): `energy_in_mask` of each of N drops (N,H,W), mean over the masks (N,H,W) of the other images.
+
+    What a map gets that knows where objects usually stand, but not where this one does.
+    """
+    if len(drops) != len(masks) or len(drops) < 2:
+        raise ValueError(f"drops and masks must be of the same images, two at least, got {len(drops)}, {len(masks)}")
+    table = energy_in_mask(drops[:, None], masks[None])  # (N,N): row i is drop i against every mask
+    return (table.sum(dim=1) - table.diagonal()) / (len(drops) - 1)
+
+
+def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Spearman's correlation of two maps of one shape: 1 if they put the positions in the same order; NaN if flat."""
+    from scipy.stats import spearmanr  # it takes a second to import
+
+    pair = [values.flatten().cpu().numpy() for values in (one, other)]
+    flat = any(np.ptp(values) == 0 for values in pair)
+    return float("nan") if flat else float(spearmanr(*pair).statistic)
+
+
+# --- many images -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Drops:
+    """N occluded images: `looks`, their maps; what the squares took of probability and activity by pixel, (N,H,W)."""
+
+    looks: list[OcclusionMaps]
+    probability: torch.Tensor
+    activity: torch.Tensor
+
+    @property
+    def largest(self) -> torch.Tensor:
+        """(N,) the most probability that one square took."""
+        return torch.stack([(look.before[0] - look.probability).max().cpu() for look in self.looks])
+
+
+def study(net: nn.Module, images: torch.Tensor, labels, *, size, stride, **settings) -> Drops:
+    """`occlude` every one of (N,3,H,W) preprocessed images, watching its class in `labels` (N,), then `to_pixels`.
+
+    `settings`: `layer` and `fill` as `occlude` takes them.
+    """
+    if len(images) != len(labels) or not len(images):
+        raise ValueError(f"labels must be one for each image, one at least, got {len(labels)} for {len(images)}")
+    looks = [occlude(net, x, size=size, stride=stride, label=k, **settings) for x, k in zip(images, labels)]
+    where = {"size": size, "shape": tuple(images.shape[-2:])}
+    probability = [to_pixels(look.before[0] - look.probability, look.corners, **where) for look in looks]
+    activity = [to_pixels(look.before[1] - look.activity, look.corners, **where) for look in looks]
+    return Drops(looks, torch.stack(probability).cpu(), torch.stack(activity).cpu())
+
+
+def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    """(N,rows,cols): the energy (sum of squares) of (N,3,H,W) projections under the square at every position."""
+    energy = projections.square().sum(dim=1, keepdim=True)
+    return F.avg_pool2d(energy, size, stride)[:, 0] * size**2
+
+
+def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], *, size: int, stride: int,
+            layer: str = "conv5") -> torch.Tensor:  # fmt: skip
+    """(N,3) rank correlations of the lost activity: with the projection under the square, another's, and lost p.
+
+    "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
+    """
+    if len(images) != len(looks) or len(looks) < 2:
+        got = f"{len(images)}, {len(looks)}"
+        raise ValueError(f"images and looks must be of the same images, two at least, got {got}")
+    channels = torch.tensor([look.channel for look in looks], device=images.device)
+    energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
+    for i, look in enumerate(looks):
+        lost, sunk = look.before[1] - look.activity, look.before[0] - look.probability
+        others = [rank_correlation(energy[j], lost) for j in range(len(looks)) if j != i]
+        rows.append([rank_correlation(energy[i], lost), sum(others) / len(others), rank_correlation(sunk, lost)])
+    return torch.tensor(rows)
+
+
+# --- the drawing -----------------------------------------------------------------------------------------------------
+
+
+def plot(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], tops: Units, *, size: int) -> np.ndarray:
+    """Figure 7 for (N,3,H,W) images: (N,6) Axes, a row for each; dark is what the square took away."""
+    blank = [np.full((4, 4, 3), 255, np.uint8)] * (6 * len(images))
+    axes = show.panels(blank, columns=6, size=2.15)
+    for image, look, row in zip(images, looks, axes):
+        for ax in row:
+            ax.clear()
+        given = {"size": size, "side": image.shape[-1]}
+        show.photo(image, row[0], net=net)
+        heat(look.activity, look, row[1], vmin=0, vmax=look.before[1], **given).set_axis_on()
+        for ax, pixels in zip(row[2:4], tiles(net, image, look.channel, tops)):
+            show.photo(pixels, ax)
+        heat(look.probability, look, row[4], vmin=0, vmax=look.before[0], **given).set_axis_on()
+        row[4].set_xlabel(f"{net.classes[look.label]}: {look.before[0]:.2f}", fontsize=10)
+        class_map(look, net.classes, row[5], **given).set_axis_on()
+    for ax, title in zip(axes[0], PANELS):
+        ax.set_title(title)
+    return axes
+
+
+def heat(values, look: OcclusionMaps, ax: show.Axes, *, size: int, side: int = 56, **colours) -> show.Axes:
     """A map (rows,cols) or (rows,cols,3) over positions, each drawn where its square's middle lies in side x side.
 
     `size` is the square's; `colours` go to matplotlib's imshow (cmap, vmin, vmax).
@@ -39,7 +173,7 @@ def heat(values, look: OcclusionMaps, ax: Axes, *, size: int, side: int = 56, **
     return ax
 
 
-def class_map(look: OcclusionMaps, classes: Sequence[str], ax: Axes, *, size: int, side: int = 56) -> Axes:
+def class_map(look: OcclusionMaps, classes: Sequence[str], ax: show.Axes, *, size: int, side: int = 56) -> show.Axes:
     """Panel (e): the most probable class at each position; the four most frequent in colours and words, others grey."""
     kinds, counts = look.prediction.cpu().unique(return_counts=True)
     order = kinds[counts.argsort(descending=True, stable=True)][:4].tolist()
@@ -66,27 +200,7 @@ def tiles(
     return [show.mosaic([show.framed(first, box), *others], columns=2) for first, *others in (views, pixels)]
 
 
-def draw(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], tops: Units, *, size: int) -> np.ndarray:
-    """Figure 7 for (N,3,H,W) images: (N,6) Axes, a row for each; dark is what the square took away."""
-    blank = [np.full((4, 4, 3), 255, np.uint8)] * (6 * len(images))
-    axes = show.panels(blank, columns=6, size=2.15)
-    for image, look, row in zip(images, looks, axes):
-        for ax in row:
-            ax.clear()
-        given = {"size": size, "side": image.shape[-1]}
-        show.photo(image, row[0], net=net)
-        heat(look.activity, look, row[1], vmin=0, vmax=look.before[1], **given).set_axis_on()
-        for ax, pixels in zip(row[2:4], tiles(net, image, look.channel, tops)):
-            show.photo(pixels, ax)
-        heat(look.probability, look, row[4], vmin=0, vmax=look.before[0], **given).set_axis_on()
-        row[4].set_xlabel(f"{net.classes[look.label]}: {look.before[0]:.2f}", fontsize=10)
-        class_map(look, net.classes, row[5], **given).set_axis_on()
-    for ax, title in zip(axes[0], PANELS):
-        ax.set_title(title)
-    return axes
-
-
-def drop_map(drop: torch.Tensor, mask: torch.Tensor, ax: Axes) -> Axes:
+def drop_map(drop: torch.Tensor, mask: torch.Tensor, ax: show.Axes) -> show.Axes:
     """A drop (H,W) by pixel, red where something was taken away and blue where it rose, and the mask's outline."""
     full = float(drop.abs().max()) or 1.0
     ax.imshow(drop.cpu().numpy(), cmap=show.DIVERGING, vmin=-full, vmax=full)
@@ -94,121 +208,3 @@ def drop_map(drop: torch.Tensor, mask: torch.Tensor, ax: Axes) -> Axes:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return ax
-
-
-def spread(values: torch.Tensor, corners: torch.Tensor, *, size, shape) -> torch.Tensor:
-    """(H,W): every pixel is the mean of `values` (rows,cols) over the squares that cover it, 0 where none does.
-
-    `corners` (rows,cols,2) and `size`, pixels or (rows, columns), as in `zflib.occlude`; `shape` is (H,W). Of a drop,
-    it is captum's Occlusion map, except that captum's last squares hang over the edge where a stride does not fit.
-    """
-    shape = check_sides("shape", shape)
-    height, width = check_sides("size", size, shape)
-    if corners.shape != (*values.shape, 2):
-        raise ValueError(f"corners must be {(*values.shape, 2)} for values {tuple(values.shape)}, "
-                         f"got {tuple(corners.shape)}; both come from one `occlude`")  # fmt: skip
-    beyond = torch.tensor(shape) - corners.flatten(0, -2).amax(dim=0).cpu() - torch.tensor([height, width])
-    if beyond.min() < 0 or corners.min() < 0:
-        raise ValueError(f"shape {shape} does not hold every square of {height}x{width}; give the image's (H,W)")
-    total, count = torch.zeros(2, *shape, dtype=torch.float64)  # on the CPU: MPS has no doubles
-    for value, (top, left) in zip(values.flatten().tolist(), corners.flatten(0, -2).tolist()):
-        total[top : top + height, left : left + width] += value
-        count[top : top + height, left : left + width] += 1
-    return (total / count.clamp(min=1)).float().to(values.device)
-
-
-def on_object(drop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(…,): the share of all that was taken away in `drop` (…,H,W) that lies inside `mask` (…,H,W) bool.
-
-    Where a square raised the value, the drop is negative and counts as none; NaN if there is no drop at all. A drop
-    that is everywhere the same has the object's share of the picture.
-    """
-    if drop.shape[-2:] != mask.shape[-2:] or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool and as high and wide as drop {tuple(drop.shape)}, "
-                         f"got {mask.dtype} {tuple(mask.shape)}")  # fmt: skip
-    taken = drop.clamp(min=0)
-    return (taken * mask).sum(dim=(-2, -1)) / taken.sum(dim=(-2, -1))
-
-
-def chance(drops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """(N,): `on_object` of each of N drops (N,H,W), mean over the masks (N,H,W) of the other images.
-
-    What a map gets that knows where objects usually stand, but not where this one does.
-    """
-    if len(drops) != len(masks) or len(drops) < 2:
-        raise ValueError(f"drops and masks must be of the same images, two at least, got {len(drops)}, {len(masks)}")
-    table = on_object(drops[:, None], masks[None])  # (N,N): row i is drop i against every mask
-    return (table.sum(dim=1) - table.diagonal()) / (len(drops) - 1)
-
-
-# --- many images -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Drops:
-    """N occluded images: `looks`, their maps; what the squares took of probability and activity by pixel, (N,H,W)."""
-
-    looks: list[OcclusionMaps]
-    probability: torch.Tensor
-    activity: torch.Tensor
-
-    @property
-    def largest(self) -> torch.Tensor:
-        """(N,) the most probability that one square took."""
-        return torch.stack([(look.before[0] - look.probability).max().cpu() for look in self.looks])
-
-
-def study(net: nn.Module, images: torch.Tensor, labels, *, size, stride, **settings) -> Drops:
-    """`occlude` every one of (N,3,H,W) preprocessed images, watching its class in `labels` (N,), and `spread` it.
-
-    `settings`: `layer` and `fill` as `occlude` takes them.
-    """
-    if len(images) != len(labels) or not len(images):
-        raise ValueError(f"labels must be one for each image, one at least, got {len(labels)} for {len(images)}")
-    looks = [occlude(net, x, size=size, stride=stride, label=k, **settings) for x, k in zip(images, labels)]
-    where = {"size": size, "shape": tuple(images.shape[-2:])}
-    probability = [spread(look.before[0] - look.probability, look.corners, **where) for look in looks]
-    activity = [spread(look.before[1] - look.activity, look.corners, **where) for look in looks]
-    return Drops(looks, torch.stack(probability).cpu(), torch.stack(activity).cpu())
-
-
-def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Spearman's correlation of two maps of one shape: 1 if they put the positions in the same order; NaN if flat.
-
-    Equal values share their mean rank.
-    """
-    if one.shape != other.shape or one.numel() < 2:
-        raise ValueError(f"other must have the shape of one, {tuple(one.shape)}, got {tuple(other.shape)}")
-    if bool(one.isnan().any()) or bool(other.isnan().any()):
-        raise ValueError("one and other must be numbers everywhere, one of them holds NaN, which has no rank")
-    return float(torch.corrcoef(torch.stack([_ranks(values.flatten().cpu()) for values in (one, other)]))[0, 1])
-
-
-def _ranks(values: torch.Tensor) -> torch.Tensor:
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
-
-
-def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Tensor:
-    """(N,rows,cols): the energy (sum of squares) of (N,3,H,W) projections under the square at every position."""
-    energy = projections.square().sum(dim=1, keepdim=True)
-    return F.avg_pool2d(energy, size, stride)[:, 0] * size**2
-
-
-def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], *, size: int, stride: int,
-            layer: str = "conv5") -> torch.Tensor:  # fmt: skip
-    """(N,3) rank correlations of the lost activity: with the projection under the square, another's, and lost p.
-
-    "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
-    """
-    if len(images) != len(looks) or len(looks) < 2:
-        got = f"{len(images)}, {len(looks)}"
-        raise ValueError(f"images and looks must be of the same images, two at least, got {got}")
-    channels = torch.tensor([look.channel for look in looks], device=images.device)
-    energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
-    for i, look in enumerate(looks):
-        lost, sunk = look.before[1] - look.activity, look.before[0] - look.probability
-        others = [rank_correlation(energy[j], lost) for j in range(len(looks)) if j != i]
-        rows.append([rank_correlation(energy[i], lost), sum(others) / len(others), rank_correlation(sunk, lost)])
-    return torch.tensor(rows)

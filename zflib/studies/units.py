@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -12,41 +13,40 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import show
-from .._arguments import check_integers
-from ..data.image_source import Indexed, open_source
+from ..data.image_source import open_source
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
-from ..experiments.top_images import Peaks
 from ..record.hooks import check_layers
-from .gallery import images_of, middle
+from .gallery import check_labels, images_of, middle
 
 SIDE = 88  # pixels of one of nine small pictures
 WHOLE = 3 * SIDE + 2 * 4  # of a sheet of nine
 
 
+@dataclass(eq=False)
 class Unit:
-    """A channel and its strongest images: `peaks` of it alone, (k,) each, `images` (k,3,H,W), `boxes` (k,4).
+    """A channel and its k strongest images: `values` (k,), `numbers` (k,), `positions` (k,2), `images` (k,3,H,W).
 
-    A box is what an activation sees, (top, left, bottom, right) in its image, not clipped; of a field larger than the
-    image `projections` and `patches` show the middle, as large as the image.
+    `boxes` (k,4) are what the activations see, (top, left, bottom, right) in their images, not clipped; of a field
+    larger than the image `projections` and `patches` show the middle, as large as the image.
     """
 
-    def __init__(
-        self, net: nn.Module, layer: str, channel: int, peaks: Peaks, images: torch.Tensor, boxes: torch.Tensor
-    ):
-        self.net, self.layer, self.channel, self.images, self.boxes = net, layer, channel, images, boxes
-        self.values, self.numbers, self.positions = peaks.values, peaks.images, peaks.positions
-        self._deconvnet = Deconvnet(net)
-        self._tape = self._deconvnet.record(images, layer)
+    net: nn.Module
+    layer: str
+    channel: int
+    values: torch.Tensor
+    numbers: torch.Tensor
+    positions: torch.Tensor
+    images: torch.Tensor
+    boxes: torch.Tensor
 
     @cached_property
     def projections(self) -> torch.Tensor:
-        """(k,3,h,w) cut to the receptive field."""
-        owners = torch.arange(len(self.images), device=self._tape.activations.device)
-        channels = torch.full_like(owners, self.channel)
-        whole = self._deconvnet.descend(self._tape, owners, channels, self.positions.to(owners)).cpu()
-        return patches(whole, self._inner)
+        """(k,3,h,w) cropped to the receptive field."""
+        positions = self.positions if self.spatial else None
+        whole = Deconvnet(self.net).project(self.images, self.layer, self.channel, positions=positions)
+        return patches(whole.cpu(), self._inner)
 
     @cached_property
     def patches(self) -> torch.Tensor:
@@ -57,15 +57,15 @@ class Unit:
     def _inner(self) -> torch.Tensor:
         return middle(self.boxes, self.images.shape[-1])
 
+    @cached_property
+    def map(self) -> torch.Tensor:
+        """(h,w): the channel over its strongest image; of a fully connected layer one number."""
+        return Deconvnet(self.net).activations(self.images[:1], self.layer)[0, self.channel]
+
     @property
     def spatial(self) -> bool:
         """Whether the layer has maps."""
-        return self._tape.activations.dim() == 4
-
-    @property
-    def map(self) -> torch.Tensor:
-        """(h,w): the channel over its strongest image; of a fully connected layer one number."""
-        return self._tape.activations[0, self.channel].reshape(self._tape.activations.shape[2:] or (1, 1))
+        return self.map.dim() == 2
 
 
 class Units:
@@ -84,27 +84,17 @@ class Units:
         convs = [name for name in getattr(net, "layer_names", []) if name.startswith("conv")]
         if not (layers := layers or peaks or convs):
             raise ValueError("layers is missing: this network names none; give some module paths of named_modules()")
-        self.layers = layers = check_layers(net, layers)
-        lacking = next((layer for layer in layers if peaks is not None and layer not in peaks), None)
+        self.layers = check_layers(net, layers)
+        lacking = next((layer for layer in self.layers if peaks is not None and layer not in peaks), None)
         if lacking is not None:
             raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks) or 'no layers'}")
-        self.peaks = find_peaks(net, images, layers=layers, preprocess=preprocess) if peaks is None else peaks
-        self.unit, self._grid = lru_cache(maxsize=64)(self._unit), lru_cache(self._first_field)
-        last = max(int(self.peaks[layer].images.max()) for layer in layers)
-        source = open_source(net, images, preprocess)
-        if isinstance(source, Indexed) and last >= source.count:
-            raise ValueError(f"peaks are of other images: they name number {last}, and there are {source.count} images")
-        self.labels = None if labels is None else self._checked(labels, last)
-
-    def _checked(self, labels, last: int) -> torch.Tensor:
-        """(N,) classes of images up to number `last`."""
-        labels = check_integers("labels", labels, "a class for each image")
-        if labels.dim() != 1 or len(labels) <= last:
-            raise ValueError(f"labels must be one for each image, got {tuple(labels.shape)} for at least {last + 1}")
-        known = f" from 0 to {len(self.classes) - 1}" if self.classes else ", at least 0"
-        if wrong := labels[(labels < 0) | (labels >= (len(self.classes) or torch.inf))].tolist():
-            raise ValueError(f"labels must be classes{known}, got {wrong[0]}")
-        return labels
+        self.peaks = find_peaks(net, images, layers=self.layers, preprocess=preprocess) if peaks is None else peaks
+        count = open_source(net, images, preprocess).count
+        last = max(int(self.peaks[layer].images.max()) for layer in self.layers)
+        if count is not None and last >= count:
+            raise ValueError(f"peaks are of other images: they name number {last}, and there are {count} images")
+        self.labels = None if labels is None else check_labels(labels, count, self.classes)
+        self.unit = lru_cache(maxsize=64)(self._unit)
 
     def channels(self, layer: str) -> int:
         """How many the layer has."""
@@ -113,22 +103,18 @@ class Units:
     def _unit(self, layer: str, channel: int) -> Unit:
         peaks = self.peaks[layer]
         found = (peaks.images[channel] >= 0).nonzero().flatten()  # fewer than nine if there are fewer images
-        nine = Peaks(*(value[channel, found].cpu() for value in (peaks.values, peaks.images, peaks.positions)))
-        images = images_of(self.net, self.images, nine.images, preprocess=self.preprocess)
-        start, step = self._grid(layer, images.shape[-1])
-        return Unit(self.net, layer, channel, nine, images, start + nine.positions.repeat(1, 2) * step)
-
-    def _first_field(self, layer: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(4,) the receptive field at (0,0), and how far it moves per row and column, twice."""
-        last = self.peaks[layer].positions.flatten(0, 1).amax(dim=0).clamp(min=0, max=1)
-        both = receptive_fields(self.net, layer, torch.stack([torch.zeros_like(last), last]).cpu(), size=size)
-        return both[0], both[1] - both[0]
+        values, numbers, positions = (
+            part[channel, found].cpu() for part in (peaks.values, peaks.images, peaks.positions)
+        )
+        images = images_of(self.net, self.images, numbers, preprocess=self.preprocess)
+        boxes = receptive_fields(self.net, layer, positions, size=images.shape[-1])
+        return Unit(self.net, layer, channel, values, numbers, positions, images, boxes)
 
     def names(self, unit: Unit) -> list[str]:
         """The class, or the file, or nothing known of each of the unit's images."""
         if self.labels is not None:
-            labels = [int(self.labels[number]) for number in unit.numbers.tolist()]
-            return [self.classes[label] if label < len(self.classes) else f"class {label}" for label in labels]
+            labels = self.labels[unit.numbers].tolist()
+            return [self.classes[label] if self.classes else f"class {label}" for label in labels]
         files = getattr(self.peaks, "names", {})
         return [files[n].replace("\\", "/").rpartition("/")[2] for n in unit.numbers.tolist() if n in files]
 
@@ -177,11 +163,7 @@ def unit_pixels(unit: Unit) -> np.ndarray:
 def describe_unit(unit: Unit, names: list[str]) -> str:
     """The same in words: how strong, and what the images are, the most frequent first."""
     values = unit.values.tolist()
-    counted = Counter(names).most_common()
-    if len(counted) == len(names):
-        words = ", ".join(names)
-    else:
-        words = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in counted)
+    words = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in Counter(names).most_common())
     first = (
         f"Channel {unit.channel} of {unit.layer}: {values[0]:.3g} over its strongest image, {values[-1]:.3g} over the "
         f"{_ordinal(len(values))}."

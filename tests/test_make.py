@@ -1,0 +1,101 @@
+"""The maintainers' commands, run as `python -m data.make.NAME` on folders of a few made-up images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zflib import data, models
+from zflib.models import Conv, Geometry, ZFNet
+from zflib.studies import dogs, evolution, gallery
+
+CONVS = Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)
+
+
+def run(monkeypatch, command: str, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", [command, *map(str, arguments)])
+    runpy.run_module(f"data.make.{command}", run_name="__main__")
+
+
+def network(seed: int, *, crop: int = 10) -> ZFNet:
+    torch.manual_seed(seed)
+    net = ZFNet(5, geometry=Geometry(crop + 2, crop, CONVS, hidden=(8,))).eval()
+    net.classes, net.wnids, net.card = list("abcde"), list("ABCDE"), {"name": "small", "sha256": "of these weights"}
+    return net
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A folder that `tiny_imagenet` takes for its own: 40 images of five classes."""
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 3, 12, 12), dtype=np.uint8)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "val_annotations.txt").write_text("".join(f"val_{i}.JPEG\tA\n" for i in range(40)))
+    monkeypatch.setattr(data, "tiny_imagenet", lambda *_: (pixels, torch.arange(40) % 5, list("ABCDE")))
+    return tmp_path
+
+
+def test_gallery_mines_and_writes(tiny, monkeypatch, capsys):
+    net, out = network(1), tiny / "small-peaks.npz"
+    monkeypatch.setattr(models, "load", lambda name: net)
+    run(monkeypatch, "gallery", "small", "--data", tiny, "--out", out, "--channels", 1, "--first", 30)
+    found = gallery.load_file(out)
+    assert found.counts.sum() == 30 and max(found.names) < 30 and found.names[min(found.names)].startswith("val_")
+    assert "conv2: purity" in capsys.readouterr().out
+    net.wnids = list("FGHIJ")
+    with pytest.raises(SystemExit, match="was not trained on the classes"):
+        run(monkeypatch, "gallery", "small", "--data", tiny, "--out", out)
+
+
+def test_evolution_numbers_images_as_the_whole_set_does(tiny, monkeypatch):
+    nets = {1: network(1), 5: network(5)}
+    monkeypatch.setattr(models, "snapshots", lambda name: nets)
+    monkeypatch.setattr(models, "load", lambda name: nets[5])
+    monkeypatch.setattr(evolution._files, "SHIPPED", tiny)
+    out = tiny / "small-evolution.npz"
+    run(monkeypatch, "evolution", "small", "--data", tiny, "--out", out, "--every", 4, "--channels", 2)
+    found = evolution.load("small")
+    assert list(found) == ["conv1", "conv2"] and found["conv1"].epochs.tolist() == [1, 5]
+    images = data.centre_crop(nets[5].normalise(torch.from_numpy(data.tiny_imagenet()[0])), 10)
+    pick = found["conv2"].channels
+    values = evolution.Deconvnet(nets[5]).activations(images[::4], "conv2")[:, pick].flatten(2).amax(2)  # (10,2)
+    assert torch.equal(found["conv2"].images[-1], 4 * values.argmax(dim=0))
+
+
+def test_dogs_writes_rounded_numbers(tmp_path, monkeypatch):
+    folder, rows = tmp_path / "val" / "images", []
+    folder.mkdir(parents=True)
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"val_{i}.JPEG")
+        digest = hashlib.sha256((folder / f"val_{i}.JPEG").read_bytes()).hexdigest()
+        places = {"right eye": [20, 44 + i], "left eye": [21 + i, 20], "nose": [40, 30 - i]}
+        rows.append({"image": f"val_{i}.JPEG", "wnid": "n02085620", "sha256": digest, **places})
+    (tmp_path / "dogs.json").write_text(json.dumps({"note": "noise", "dogs": rows}))
+    known, net, out = dogs.annotations(tmp_path / "dogs.json"), network(1, crop=56), tmp_path / "numbers.json"
+    for name, value in {"annotations": lambda: known, "SIZES": (11,), "DRAWS": 2, "LAYERS": ("fc3",)}.items():
+        monkeypatch.setattr(dogs, name, value)
+    monkeypatch.setattr(models, "load", lambda name: net)
+    run(monkeypatch, "dogs", "--net", "small", "--data", tmp_path, "--out", out)
+    found = dogs.load(net, out)
+    assert (found["network"], found["sha256"], found["images"]) == ("small", "of these weights", 3)
+    delta = found["layers"]["fc3"]["rows"]["nose"]["delta"]
+    assert 0 < delta < 1 and delta == round(delta, 6)
+
+
+@pytest.mark.parametrize("command, arguments, message", [
+    ("evolution", ["nothing"], "name 'nothing' has no snapshots here"),
+    ("evolution", ["zfnet56"], "there is no Tiny ImageNet in"),
+    ("gallery", ["nothing"], "name 'nothing' is not a network"),
+    ("gallery", ["zfnet56"], "there is no Tiny ImageNet in"),
+    ("dogs", ["--net", "nothing"], "name 'nothing' is not a network"),
+    ("dogs", [], "there is no .*; give the folder that holds val/images"),
+])  # fmt: skip
+def test_a_command_ends_with_one_sentence(command, arguments, message, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=rf"^data.make.{command}: .*{message}"):
+        run(monkeypatch, command, *arguments, "--data", tmp_path / "nowhere", "--out", tmp_path / "out")

@@ -1,0 +1,55 @@
+"""What several explorers draw: an image or a map with a frame, bars under words."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from .. import show
+
+SIDE = 176  # pixels
+TOP = 5  # classes in the bars
+QUIET = "#9aa5b1"  # of the bars that are not the one to watch
+
+
+def framed_image(image: torch.Tensor, net: nn.Module, box, side: int = SIDE) -> np.ndarray:
+    """(side,side,3) uint8: a (3,H,W) image in the units of `net`, the box (top, left, bottom, right) framed."""
+    pixels = show.upscale(show.image_pixels(image, net), side, smooth=True)
+    return show.fit(show.framed(pixels, box, scale=side / max(image.shape[1:])), side)
+
+
+def framed_map(values: torch.Tensor, row: int, column: int, *, side: int = SIDE, full=None) -> np.ndarray:
+    """(side,side,3) uint8: an (h,w) map, one position of it framed; `full` as in `show.map_pixels`."""
+    pixels = show.upscale(show.map_pixels(values, full=full), side)
+    box = (row, column, row + 1, column + 1)
+    return show.fit(show.framed(pixels, box, scale=side / max(values.shape)), side)
+
+
+def bars(rows: list[tuple[str, int, str]], *, step: int) -> Image.Image:
+    """For each row its words and, below, a bar of so many pixels in a colour; SIDE wide, and as high or higher."""
+    sheet = Image.new("RGB", (SIDE, max(SIDE, step * len(rows))), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (words, length, colour) in enumerate(rows):
+        top = number * step
+        if length:
+            draw.rectangle((0, top + 17, length, top + step - 6), fill=colour)
+        draw.text((0, top + 1), words, fill="black", font=show.font(12))
+    return sheet
+
+
+def class_bars(probabilities: torch.Tensor, net: nn.Module, label: int) -> np.ndarray:
+    """(SIDE,SIDE,3) uint8: the most probable classes as bars, the watched one in orange; their full length is 1."""
+    rows = []
+    for index in probabilities.argsort(descending=True, stable=True)[:TOP].tolist():
+        value = float(probabilities[index])
+        colour = show.ORANGE if index == label else QUIET
+        rows.append((f"{class_name(net, index)} {value:.2f}", max(1, round(value * (SIDE - 1))), colour))
+    return np.asarray(bars(rows, step=SIDE // TOP))
+
+
+def class_name(net: nn.Module, index: int) -> str:
+    """What the network calls the class, or its number."""
+    classes = getattr(net, "classes", None)
+    return classes[index] if classes else f"class {index}"
