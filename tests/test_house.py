@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,12 +126,17 @@ def test_ruff(command):
 @pytest.mark.nightly
 def test_an_installed_package_brings_its_networks(tmp_path):
     """What `pip install .` copies is enough to load one, far from the checkout."""
-    build = f"setup.py -q egg_info --egg-base {tmp_path} build --build-base {tmp_path}/base --build-lib {tmp_path}/lib"
-    subprocess.run([sys.executable, *build.split()], cwd=ROOT, check=True)
-    assert {path.name for path in (tmp_path / "lib").iterdir()} == {"zflib"}
-    assert not list((tmp_path / "lib").rglob("make")) and list((tmp_path / "lib" / "zflib" / "shipped").iterdir())
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name in ("zflib", "data"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(source)]
+    subprocess.run(install, check=True)
+    assert not list(target.rglob("make")) and list((target / "share" / "zflib").glob("*.pt"))
     code = "import zflib; print(zflib.__file__, *zflib.load('zfnet56').layer_names)"
-    environment = dict(os.environ, PYTHONPATH=str(tmp_path / "lib"))
+    environment = dict(os.environ, PYTHONPATH=str(target))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith(str(tmp_path / "lib")), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith(str(target)), done.stderr
     assert done.stdout.endswith(" fc8\n")

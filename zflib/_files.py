@@ -6,11 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-_BESIDE = Path(__file__).resolve().parent.parent / "data"  # a checkout
-_INSIDE = Path(__file__).resolve().parent / "shipped"  # an installed package
+_HERE = Path(__file__).resolve()
+_INSTALLED = (folder / "share" / "zflib" for folder in _HERE.parents)  # of the environment that the package lies in
 
 #: The folder with the trained weights, their model cards and the tables of results.
-SHIPPED = _INSIDE if _INSIDE.is_dir() else _BESIDE
+SHIPPED = next(filter(Path.is_dir, _INSTALLED), _HERE.parent.parent / "data")
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
