@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import zflib
 from zflib.data import image_source
 from zflib.experiments import peaks
-from zflib.experiments.peaks import Found, find_peaks, receptive_field
+from zflib.experiments.peaks import Found, find_peaks
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("peaks_worker.py")

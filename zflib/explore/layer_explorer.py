@@ -15,7 +15,7 @@ from torch import nn
 from .. import data, show
 from .._arguments import check_choice, check_layer
 from ..deconv import RULES, Deconvnet, strongest
-from ..experiments.peaks import receptive_field
+from ..deconv.receptive_boxes import receptive_field
 from ..record.tape import Unsupported
 from .panels import Panel
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import _files, models
 from .._arguments import check_layer
-from ..data.image_source import open_source
+from ..data.image_source import NumberedImages, images_of, open_source
 from ..deconv import Deconvnet
 from ..experiments.peaks import find_peaks
 
@@ -59,7 +59,7 @@ def evolve(nets: dict[int, nn.Module], images, *, layers: dict[str, list[int]]) 
     source = open_source(last_of(nets), images)
     if not isinstance(layers, Mapping):
         raise TypeError(f"layers must be a dict layer -> channels, such as {{'conv1': [0, 3]}}, got {layers!r}")
-    if source.kind == "iterator":
+    if not isinstance(source, NumberedImages):
         raise TypeError("images: an iterator gives each image once; a list, an array or a data set is needed here")
     found = [_snapshot(net, images, layers) for _, net in sorted(nets.items())]
     epochs, evolutions = torch.tensor(sorted(nets)), {}
@@ -86,8 +86,7 @@ def _snapshot(net: nn.Module, images, layers: dict[str, list[int]]) -> dict[str,
         if len(chosen) == 0 or int(chosen.min()) < 0 or int(chosen.max()) >= count:
             raise ValueError(f"layers: {layer!r} has channels 0 to {count - 1}, got {channels}")
         winners, positions = peaks[layer].images[chosen, 0], peaks[layer].positions[chosen, 0]
-        source = open_source(net, images)
-        some = torch.stack([source.one(number) for number in winners.tolist()])
+        some = images_of(net, images, winners)
         drawn = deconvnet.project(some, layer, chosen, positions=positions).cpu()
         result[layer] = winners, peaks[layer].values[chosen, 0], positions, drawn
     return result

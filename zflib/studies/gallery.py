@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import _files
 from .._arguments import check_choice, check_integer, check_integers
-from ..data.image_source import Indexed, open_source
+from ..data.image_source import images_of
 from ..data.scenes import Scenes
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
@@ -172,14 +172,6 @@ def middle(boxes: torch.Tensor, side: int) -> torch.Tensor:
     return torch.cat([boxes[..., :2] + less // 2, boxes[..., 2:] - (less + 1) // 2], dim=-1)
 
 
-def images_of(net: nn.Module, images, numbers: torch.Tensor, *, preprocess=None) -> torch.Tensor:
-    """(…,3,H,W) in the network's units: images number `numbers` (…) of a source as `find_peaks` takes them."""
-    source = open_source(net, images, preprocess)
-    if not isinstance(source, Indexed):
-        raise TypeError("images: an iterator gives each image once; a list, an array, a folder or a data set is needed")
-    return torch.stack([source.one(number) for number in numbers.flatten().tolist()]).unflatten(0, numbers.shape)
-
-
 def mine(
     net: nn.Module, images, labels: torch.Tensor, *, layers, chosen, k: int = 9, names=None, classes=None
 ) -> Gallery:
@@ -199,8 +191,8 @@ def mine(
     drawn = {layer: _project(net, images, found[layer], layer, channels) for layer, channels in wanted.items()}
     winners = sorted({number for peaks in found.values() for number in peaks.images.flatten().tolist()})
     return Gallery(
-        peaks={layer: found[layer].cpu() for layer in found},
-        labels={layer: labels[found[layer].images.cpu()] for layer in found},
+        peaks={layer: found[layer] for layer in found},
+        labels={layer: labels[found[layer].images] for layer in found},
         chosen=wanted,
         projections={layer: projections for layer, (projections, _) in drawn.items()},
         patch_agreement={layer: agreed for layer, (_, agreed) in drawn.items()},

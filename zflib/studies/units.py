@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from .. import show
 from .._arguments import check_integers
-from ..data.image_source import Indexed, open_source
+from ..data.image_source import NumberedImages, images_of, open_source
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
 from ..experiments.top_images import Peaks
 from ..record.features import check_layers
-from .gallery import images_of, middle
+from .gallery import middle
 
 SIDE = 88  # pixels of one of nine small pictures
 WHOLE = 3 * SIDE + 2 * 4  # of a sheet of nine
@@ -92,7 +92,7 @@ class Units:
         self.unit, self._grid = lru_cache(maxsize=64)(self._unit), lru_cache(self._first_field)
         last = max(int(self.peaks[layer].images.max()) for layer in layers)
         source = open_source(net, images, preprocess)
-        if isinstance(source, Indexed) and last >= source.count:
+        if isinstance(source, NumberedImages) and last >= source.count:
             raise ValueError(f"peaks are of other images: they name number {last}, and there are {source.count} images")
         self.labels = None if labels is None else self._checked(labels, last)
 
