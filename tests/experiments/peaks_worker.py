@@ -46,7 +46,7 @@ class Items(Dataset):
 
 
 def given(source: str):
-    """What two processes search together: several chunks each, an iterator, fewer images than one chunk, an error."""
+    """What two processes search together: several batches each, an iterator, fewer images than one batch, an error."""
     images = some_images(170)
     if source == "iterator":
         return (image for image in images)

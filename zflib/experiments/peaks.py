@@ -14,21 +14,12 @@ import torch
 from torch import distributed, nn
 from tqdm.auto import tqdm
 
-<<<<<<< HEAD
 from .._arguments import check_apart, check_images, check_integer, layer_path, shape_or_type
 from ..data.image_source import Batch, ImageStream, NumberedImages, Skipped, in_units, open_source
 from ..record.hooks import check_layers, listening
 from .top_images import Peaks, SearchState, empty_peaks, load, merge, run_key
 
 __all__ = ["Found", "Peaks", "Skipped", "find_peaks"]
-=======
-from .._arguments import check_images, layer_path
-from ..data.image_source import CHUNK, Chunk, Skipped, Source, open_source
-from ..deconv.receptive_boxes import patches, receptive_field, receptive_fields
-from ..record.hooks import check_layers, plain, unchanged
-from ..train.distributed import rank, wait, world
-from .top_images import Peaks, Tally, load, merge, nothing, run_key
->>>>>>> heart
 
 SAVE_EVERY = 60.0  # seconds between two saves
 

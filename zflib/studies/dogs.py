@@ -124,10 +124,10 @@ class Table:
 
 def numbers(score: Correspondence) -> dict[str, float]:
     """What a row of the table holds."""
-    names = ("delta", "spread", "null", "ratio", "changed_fraction", "z")
+    names = {name: name for name in ("delta", "null", "ratio", "changed_fraction", "z")} | {"spread": "std"}
     sparse = score.strongest(SHARE)  # all images equally dense, about as the paper's must have been
-    return {name: getattr(score, name) for name in names} | {
-        f"sparse_{name}": getattr(sparse, name) for name in ("delta", "spread", "null")
+    return {key: getattr(score, name) for key, name in names.items()} | {
+        f"sparse_{key}": getattr(sparse, names[key]) for key in ("delta", "spread", "null")
     }
 
 
