@@ -375,8 +375,8 @@ def test_an_error_in_a_worker_is_one_sentence(at_once):
 
 
 def test_where_workers_cannot_help_there_are_none(at_once, monkeypatch):
-    def workers(images, preprocess=None, net=small_net()):
-        return image_source._workers(image_source.open_source(net, images, preprocess), [])
+    def workers(images, preprocess=None):
+        return image_source._workers(image_source.open_source(small_net(), images, preprocess), [])
 
     images = Items(some_images(3))
     assert workers(images) == 1
@@ -461,7 +461,7 @@ REFUSED = {
     "this DataLoader drops the last images": lambda: find_peaks(
         small_net(), DataLoader(Endless(some_images()), 7, drop_last=True), layers="0"
     ),
-    "images: image 110 of 150 is missing; mend the data set's length": lambda: find_peaks(
+    "images: no image 110 of 150; mend the data set's length": lambda: find_peaks(
         small_net(), TooLong(some_images()), layers="0"
     ),
     "net: module '1' normalises over the batch": lambda: find_peaks(

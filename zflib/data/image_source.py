@@ -162,7 +162,7 @@ class NumberedImages(torch_data.Dataset):
         except DAMAGED as error:
             return Unreadable(f"{type(error).__name__}: {error}")
         except IndexError as error:
-            raise ValueError(f"images: image {number} of {self.count} is missing; mend the data set's length") from error
+            raise ValueError(f"images: no image {number} of {self.count}; mend the data set's length") from error
         return next(_each(self.collate([item]))) if self.collate else _one(item)
 
     def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
