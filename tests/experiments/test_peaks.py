@@ -30,6 +30,7 @@ import zflib
 from zflib.data import image_source
 from zflib.experiments import peaks
 from zflib.experiments.peaks import Found, find_peaks
+from zflib.experiments.top_images import Peaks, suppress_overlaps
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("peaks_worker.py")
@@ -374,27 +375,54 @@ def test_an_error_in_a_worker_is_one_sentence(at_once):
         find_peaks(small_net(), Items(some_images(), (30,), KeyError), layers="0", batch_size=16)
 
 
-def test_where_workers_cannot_help_there_are_none(at_once, monkeypatch):
-    def workers(images, preprocess=None):
-        return image_source._workers(image_source.open_source(small_net(), images, preprocess), [])
+def workers(images, preprocess=None, shown=()):
+    return image_source._workers(image_source.open_source(small_net(), images, preprocess), shown)
 
-    images = Items(some_images(3))
-    assert workers(images) == 1
-    assert workers(images, preprocess=zflib.zfnet56(3).preprocess) == 0  # it may be on a GPU
+
+def test_where_reading_takes_a_gpu_there_are_no_workers(at_once):
+    elsewhere = image_source.Batch(0, 2, torch.zeros(2, 3, 4, 4, device="meta"))
+    assert workers(Items(some_images(3))) == 1 and workers(Items(some_images(3)), shown=[elsewhere]) == 0
+
+
+def test_a_process_that_is_not_forked_reads_only_what_it_can_get(at_once, monkeypatch):
     monkeypatch.setattr(image_source.multiprocessing, "get_start_method", lambda: "spawn")
-    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    main, images = sys.modules["__main__"], Items(some_images(3))
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)
+    assert workers(images) == 0  # the script would run once more
+    monkeypatch.delattr(main, "__file__")
     assert workers(images) == 1
     assert workers(images, preprocess=lambda picture: picture) == 0  # cannot be pickled
+    assert workers(images, preprocess=zflib.zfnet56(3).preprocess) == 0  # carries a network
     monkeypatch.setattr(Items, "__module__", "__main__")  # as if from a notebook's cell
-    monkeypatch.setattr(sys.modules["__main__"], "Items", Items, raising=False)
+    monkeypatch.setattr(main, "Items", Items, raising=False)
     assert workers(images) == 0
-    monkeypatch.undo()
 
 
-def test_a_script_is_not_run_again_by_workers(at_once, monkeypatch):
-    monkeypatch.setattr(image_source.multiprocessing, "get_start_method", lambda: "spawn")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
-    assert image_source._workers(image_source.open_source(small_net(), some_images()), []) == 0
+# --- non-maximum suppression -----------------------------------------------------------------------------------------
+
+
+def overlap(one: list[float], other: list[float]) -> float:
+    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
+    common = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return common / (sum(areas) - common)
+
+
+def test_suppression_is_brute_force_also_beyond_the_border_and_for_large_numbers():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(-40, 40, (6, 48, 2), generator=generator)
+    boxes = torch.cat([corners, corners + torch.randint(20, 60, (6, 48, 2), generator=generator)], dim=-1)
+    owners = torch.randint(0, 3, (6, 48), generator=generator) + 1_000_000
+    values = torch.randn(6, 48, generator=generator).sort(dim=1, descending=True).values
+    peaks = Peaks(values, torch.arange(48).expand(6, -1), torch.zeros(6, 48, 2, dtype=torch.int64))
+    found = suppress_overlaps(peaks, owners, boxes, k=9)
+    for channel in range(6):
+        kept: list[int] = []
+        for i, box in enumerate(boxes[channel].tolist()):
+            rivals = [boxes[channel, j].tolist() for j in kept if owners[channel, i] == owners[channel, j]]
+            if all(overlap(box, rival) <= 0.2 for rival in rivals):
+                kept.append(i)
+        assert found.images[channel].tolist() == (kept + [-1] * 9)[:9]
 
 
 # --- the network is left as it was -----------------------------------------------------------------------------------
@@ -488,6 +516,9 @@ REFUSED = {
     "preprocess must be a function": lambda: find_peaks(small_net(), some_images(), layers="0", preprocess=3),
     r"images: image 1 must be \(3, 10, 10\) as those before it, got \(3, 9, 10\)": lambda: find_peaks(
         small_net(), [torch.zeros(3, 10, 10), torch.zeros(3, 9, 10)], layers="0"
+    ),
+    "images: image 1 holds torch.uint8, those before it torch.float32": lambda: find_peaks(
+        zflib.zfnet56(3), [torch.zeros(3, 56, 56), Image.new("RGB", (56, 56))], layers="conv1"
     ),
     "images: image 40 holds NaN or infinite pixels": lambda: find_peaks(small_net(), with_nan(40), layers="0"),
     "layer '0' gives NaN for image 0": lambda: find_peaks(broken_net(), some_images(), layers="0"),

@@ -111,12 +111,20 @@ class Reader:
             images.append(image)
             batch.numbers.append(number)
             batch.names |= {number: name} if name else {}
-            if image.dim() != 3 or image.shape != images[0].shape:
-                wanted = f"{tuple(images[0].shape)} as those before it" if images[1:] else "(3,H,W)"
-                raise ValueError(f"images: image {number} must be {wanted}, got {tuple(image.shape)}; "
-                                 "bring all images to one size")  # fmt: skip
+            _check_alike(number, images)
         batch.images = torch.stack(images) if images else None
         return batch
+
+
+def _check_alike(number: int, images: list[torch.Tensor]) -> None:
+    """ValueError unless the last of the images, `number` in the source, is (3,H,W) and of the first one's kind."""
+    first, last = images[0], images[-1]
+    if last.dim() != 3 or last.shape != first.shape:
+        wanted = f"{tuple(first.shape)} as those before it" if images[1:] else "(3,H,W)"
+        raise ValueError(f"images: image {number} must be {wanted}, got {tuple(last.shape)}; "
+                         "bring all images to one size")  # fmt: skip
+    if last.dtype != first.dtype:
+        raise ValueError(f"images: image {number} holds {last.dtype}, those before it {first.dtype}; give one kind")
 
 
 def _opened(image) -> Image.Image:
@@ -219,21 +227,25 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _workers(images: NumberedImages, shown: list[Batch]) -> int:
-    """How many processes can read `images`: none if that takes a GPU or something that they cannot get.
-
-    A process that is not forked (macOS, Windows) runs the main script once more, and knows nothing that a notebook
-    defines; so it must be a notebook, and the images must not need its cells.
-    """
+    """How many processes can read `images`, of which `shown` was read here: none if that needs a GPU."""
     on_gpu = any(batch.images is not None and batch.images.device.type != "cpu" for batch in shown)
-    if on_gpu or isinstance(getattr(images.reader.preprocess, "__self__", None), nn.Module):
+    if on_gpu or (multiprocessing.get_start_method() != "fork" and not _can_be_sent(images)):
         return 0
-    if multiprocessing.get_start_method() != "fork":
-        try:
-            if hasattr(sys.modules["__main__"], "__file__") or b"__main__" in pickle.dumps(images):
-                return 0
-        except Exception:  # objects that cannot be pickled raise all sorts of things
-            return 0
     return min(WORKERS, (os.cpu_count() or 1) - 1)
+
+
+def _can_be_sent(images: NumberedImages) -> bool:
+    """Whether a process that is not forked (macOS, Windows) can read them.
+
+    It runs a script from its beginning, gets the images pickled, and does not know what a notebook's cells define.
+    """
+    script = hasattr(sys.modules["__main__"], "__file__")
+    if script or isinstance(getattr(images.reader.preprocess, "__self__", None), nn.Module):
+        return False
+    try:
+        return b"__main__" not in pickle.dumps(images)
+    except Exception:  # what cannot be pickled raises all sorts of things
+        return False
 
 
 def _one(item):
