@@ -178,7 +178,7 @@ class NumberedImages(torch_data.Dataset):
         firsts = range(start * size, self.count, step * size)
         numbers = [range(first, min(first + size, self.count)) for first in firsts]
         began = time.monotonic()
-        yield from (shown := list(self._loaded(numbers[:1], 0)))
+        yield from (shown := [self.__getitems__(some) for some in numbers[:1]])
         seconds = (time.monotonic() - began) * len(numbers[1:])
         yield from self._loaded(numbers[1:], _workers(self, shown) if seconds > SOON else 0)
 
@@ -227,7 +227,9 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _workers(images: NumberedImages, shown: list[Batch]) -> int:
-    """How many processes can read `images`, of which `shown` was read here: none if that needs a GPU."""
+    """How many processes should read `images`, of which `shown` was read here: none from memory, or with a GPU."""
+    if isinstance(images.images, (torch.Tensor, np.ndarray)):
+        return 0
     on_gpu = any(batch.images is not None and batch.images.device.type != "cpu" for batch in shown)
     if on_gpu or (multiprocessing.get_start_method() != "fork" and not _can_be_sent(images)):
         return 0
