@@ -38,12 +38,25 @@ def check_apart(net: nn.Module) -> None:
 
 
 def check_scores(scores) -> torch.Tensor:
-    """(N,classes); ValueError for a network that gives something else, or NaN probabilities."""
+    """(N,classes); ValueError for a network that gives something else, one single score, or NaN probabilities."""
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
         raise ValueError(f"net must give scores (N,classes), got {shape_or_type(scores)}; this needs a classifier")
+    if scores.shape[1] < 2:
+        raise ValueError(f"net must give a score for each of at least two classes, got {tuple(scores.shape)}; "
+                         "let it give one for yes and one for no")  # fmt: skip
     if bool(scores.softmax(-1).isnan().any()):
         raise ValueError("net gives scores without probabilities; look for NaN or overflow in its weights")
     return scores
+
+
+def probabilities(scores) -> torch.Tensor:
+    """(N,classes): the softmax of a network's scores, as `check_scores` wants them.
+
+    Rows without negative values that sum to 1 are probabilities already, of a network that ends in a softmax, and stay.
+    """
+    scores = check_scores(scores)
+    ready = bool((scores >= 0).all()) and bool(((scores.sum(-1) - 1).abs() < 1e-3).all())
+    return scores if ready else scores.softmax(-1)
 
 
 def check_images(images, net: nn.Module | None = None) -> torch.Tensor:

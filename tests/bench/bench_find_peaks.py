@@ -2,7 +2,7 @@
 
     python tests/bench/bench_find_peaks.py [--images N] [--rounds R] [--threads N]
 
-Both read the same random uint8 pixels in the same chunks; the rounds alternate, the ratio is the rounds' median.
+Both read the same random uint8 pixels in the same batches; the rounds alternate, the ratio is the rounds' median.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 import torch
 
 import zflib
-from zflib.data.image_source import CHUNK
 from zflib.experiments.peaks import find_peaks
+
+BATCH = 64
 
 
 def bare(net: zflib.ZFNet, pixels: np.ndarray) -> None:
     """The forward pass alone, with the cropping and normalising that it needs."""
     with torch.no_grad():
-        for first in range(0, len(pixels), CHUNK):
-            block = torch.from_numpy(pixels[first : first + CHUNK])
+        for first in range(0, len(pixels), BATCH):
+            block = torch.from_numpy(pixels[first : first + BATCH])
             net(net.normalise(zflib.data.centre_crop(block, net.geometry.crop)))
 
 
@@ -42,11 +43,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     net, count = zflib.load("zfnet56"), options.images
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 64, 64), dtype=np.uint8)
-    bare(net, pixels[: 4 * CHUNK])
+    bare(net, pixels[: 4 * BATCH])
     rounds = []
     for _ in range(options.rounds):
         alone = seconds(lambda: bare(net, pixels))
-        rounds.append((alone, seconds(lambda: find_peaks(net, pixels, layers=net.layer_names))))
+        rounds.append((alone, seconds(lambda: find_peaks(net, pixels, layers=net.layer_names, batch_size=BATCH))))
     slow, fast = (statistics.median(times) for times in zip(*rounds))
     ratio = statistics.median(alone / search for alone, search in rounds)
     print(f"{count} images, {len(net.layer_names)} layers, {options.threads} threads, torch {torch.__version__}")

@@ -46,7 +46,7 @@ class Items(Dataset):
 
 
 def given(source: str):
-    """What two processes search together: several chunks each, an iterator, fewer images than one chunk, an error."""
+    """What two processes search together: several batches each, an iterator, fewer images than one batch, an error."""
     images = some_images(170)
     if source == "iterator":
         return (image for image in images)
@@ -78,6 +78,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     peaks.SAVE_EVERY = 0.0
     if sys.argv[1] == "slow":
-        find_peaks(small_net(), Items(some_images(400), seconds=0.02), layers=LAYERS, save=sys.argv[2])
+        find_peaks(small_net(), Items(some_images(400), seconds=0.01), layers=LAYERS, save=sys.argv[2])
     else:
         share(int(sys.argv[1]), Path(sys.argv[2]))

@@ -81,14 +81,13 @@ def test_other_is_the_root_mean_squared_distance_to_the_other_images(net, images
     assert alone.other["fc3"].isnan().all()
 
 
-def test_no_move_is_exactly_nothing_among_other_amounts_and_in_every_chunk():
-    """A hundred images: two chunks of different sizes, whose last bits differ."""
-    big = zflib.load("zfnet56")
-    some = torch.randn(70, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+def test_no_move_is_exactly_nothing_among_other_amounts_and_in_every_chunk(net):
+    """Seventy images: two chunks of different sizes."""
+    some = torch.randn(70, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     cases = {"translate": ((3, 0, 0.0), [1, 2]), "scale": ((1.0, 1.3), [0]), "rotate": ((360, 20, 0), [0, 2])}
     for transform, (amounts, still) in cases.items():
-        found = zflib.invariance(big, some, 1, transform=transform, amounts=amounts)
-        for layer in ("conv1", "fc7"):
+        found = zflib.invariance(net, some, 1, transform=transform, amounts=amounts, layers=("conv1", "fc3"))
+        for layer in ("conv1", "fc3"):
             assert float(found.distance[layer][still].abs().max()) == 0
             assert bool((found.distance[layer].sum(dim=1) > 0).sum() == len(amounts) - len(still))
         assert torch.equal(found.probability[still[0]], found.probability[still[-1]])
@@ -225,6 +224,19 @@ def test_amounts_are_read_once(net, images, amounts):
     assert found.amounts == (0, 2, 4) and len(found.probability) == 3
 
 
+@torch.no_grad()
+def test_probabilities_of_a_network_that_ends_in_a_softmax_are_its_own(net, images):
+    labels, settings = torch.tensor([0, 6, 3, 3, 1]), {"transform": "translate", "amounts": (0, 3), "layers": "0.conv1"}
+    ended = nn.Sequential(net, nn.Softmax(dim=-1))
+    found = zflib.invariance(ended, images, labels, **settings)
+    torch.testing.assert_close(found.probability[1], net(moved(images, Move(3))).softmax(-1)[range(5), labels])
+
+
+def test_one_single_score_is_refused(images):
+    with pytest.raises(ValueError, match=r"a score for each of at least two classes, got \(5, 1\)"):
+        zflib.invariance(nn.Sequential(nn.Flatten(), nn.Linear(432, 1)), images, 0, **(GOOD | {"layers": "0"}))
+
+
 def test_moved_images_whose_scores_overflow_are_refused(images):
     net = nn.Sequential(nn.Flatten(), nn.Linear(432, 2))
     net.forward = lambda x: net[1](net[0](x)) * (torch.nan if float(x[0, 0, 0].abs().max()) == 0 else 1)
@@ -238,16 +250,18 @@ def test_a_networks_own_error_stays_in_the_sentence(images):
 
     net = nn.Sequential(nn.Flatten())
     net.forward = fail
-    with pytest.raises(ValueError, match=r"images of shape \(5, 3, 12, 12\) do not fit this network \(the sky is grey\); crop"):
+    with pytest.raises(
+        ValueError, match=r"images of shape \(5, 3, 12, 12\) do not fit this network \(the sky is grey\); crop"
+    ):
         zflib.invariance(net, images, 0, **(GOOD | {"layers": "0"}))
 
 
 @pytest.mark.parametrize("labels, message", [
-    (7, "classes from 0 to 6, got 7"), (-1, "got -1"), ([0, 1], "5 classes as integers"), (torch.zeros(5), "integers"),
-    (torch.zeros(5, 1, dtype=torch.long), "integers"),
+    (7, "classes from 0 to 6, got 7"), (-1, "got -1"), ([0, 1], "5 classes, one for each"),
+    (torch.zeros(5), "as integers"), (torch.zeros(5, 1, dtype=torch.long), r"one for all, got shape \(5, 1\)"),
 ])  # fmt: skip
 def test_bad_labels(net, images, labels, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         zflib.invariance(net, images, labels, **GOOD)
 
 

@@ -17,9 +17,9 @@ from zflib.experiments.part_correspondence import (
     Correspondence,
     compare,
     correspondence,
-    distances,
-    expected,
-    variances,
+    distance_variances,
+    expected_distances,
+    hamming_distances,
 )
 from zflib.explore.correspondence_explorer import Masker, bars, sign_pixels, strongest
 
@@ -69,7 +69,7 @@ def test_two_images_by_hand():
     score = Correspondence(torch.tensor([[0.5, -2.0, 0.0, 3.0, 0.0], [9.0, 1.0, 0.0, 0.0, -1e-9]]))
     assert score.signs.tolist() == [[1, -1, 0, 1, 0], [1, 1, 0, 0, -1]]
     assert score.pairs.tolist() == pytest.approx([3 / 5])  # -+, +0 and 0- differ
-    assert score.delta == pytest.approx(0.6) and score.spread == 0
+    assert score.delta == pytest.approx(0.6) and score.std == 0
     assert score.changed_fraction == pytest.approx(6 / 10)
     assert score.null == pytest.approx(1 - (2 * 2 + 2 * 2 + 1 * 1) / 25)  # shares of +, 0, -
     assert score.ratio == pytest.approx(0.6 / 0.64)
@@ -79,7 +79,7 @@ def test_three_images_are_three_pairs_in_order():
     score = Correspondence(torch.tensor([[1.0, 1, 0, 0], [1.0, 1, 0, 1], [-1.0, 0, 0, 1]]))
     assert score.pairs.tolist() == pytest.approx([1 / 4, 3 / 4, 2 / 4])
     assert score.delta == pytest.approx(0.5)
-    assert score.spread == pytest.approx(float(np.std([0.25, 0.75, 0.5])))
+    assert score.std == pytest.approx(float(np.std([0.25, 0.75, 0.5])))
 
 
 def test_identical_changes_score_0_whatever_their_size():
@@ -117,8 +117,8 @@ def uneven():
 
 
 def test_null_and_deviation_are_those_of_many_shuffles(uneven):
-    found = uneven.shuffled(4000)
-    assert float(found.mean()) == pytest.approx(uneven.null, abs=4 * float(found.std()) / 4000**0.5)
+    found = uneven.shuffled(2000)
+    assert float(found.mean()) == pytest.approx(uneven.null, abs=4 * float(found.std()) / 2000**0.5)
     deviation = (uneven.delta - uneven.null) / uneven.z
     assert deviation == pytest.approx(float(found.std()), rel=0.05)
 
@@ -139,10 +139,10 @@ def test_of_units_that_change_equally_the_first_are_the_strongest():
     assert score.changes.nonzero().tolist() == [[0, 0], [1, 9]] and score.changed_fraction == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("score", [distances, expected, variances])
+@pytest.mark.parametrize("score", [hamming_distances, expected_distances, distance_variances])
 @pytest.mark.parametrize("signs", [
-    torch.tensor([[2.5, 0], [1, 1]]), torch.full((2, 3), torch.nan), torch.zeros(3), torch.zeros(2, 0), [[1, 0]],
-], ids=["changes", "NaN", "1D", "empty", "list"])  # fmt: skip
+    torch.tensor([[2.5, 0], [1, 1]]), torch.full((2, 3), torch.nan), torch.zeros(3), torch.zeros(2, 0),
+], ids=["changes", "NaN", "1D", "empty"])  # fmt: skip
 def test_what_is_no_sign_is_refused(score, signs):
     with pytest.raises(ValueError, match="signs must be"):
         score(signs)
@@ -155,7 +155,7 @@ def test_what_is_no_sign_is_refused(score, signs):
 ])  # fmt: skip
 def test_a_seed_is_an_integer_of_any_kind(call):
     assert call(3) == call(np.int64(3)) == call(torch.tensor(3))
-    for wrong in ("x", 1.5, None, True):
+    for wrong in ("x", 1.5, None):
         with pytest.raises(ValueError, match="seed must be a whole number"):
             call(wrong)
 
@@ -170,9 +170,9 @@ def test_null_of_a_pair_is_the_mean_over_all_orders():
 
 
 def test_distances_and_expected_are_symmetric_and_0_where_they_must_be(uneven):
-    matrix = distances(uneven.signs)
+    matrix = hamming_distances(uneven.signs)
     assert torch.equal(matrix, matrix.T) and float(matrix.diagonal().abs().max()) == 0
-    assert torch.equal(expected(uneven.signs), expected(uneven.signs).T)
+    assert torch.equal(expected_distances(uneven.signs), expected_distances(uneven.signs).T)
 
 
 def test_p_value_is_uniform_without_correspondence():

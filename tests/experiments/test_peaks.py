@@ -16,12 +16,21 @@ import torchvision
 from peaks_worker import LAYERS, SHARED, Items, as_lists, given, small_net, some_images
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    ChainDataset,
+    ConcatDataset,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 import zflib
 from zflib.data import image_source
 from zflib.experiments import peaks
-from zflib.experiments.peaks import Found, find_peaks, receptive_field
+from zflib.experiments.peaks import Found, find_peaks
+from zflib.experiments.top_images import Peaks, suppress_overlaps
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("peaks_worker.py")
@@ -58,15 +67,21 @@ def whole_numbers(net: nn.Module) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("count, k", [(110, 9), (64, 1), (33, 40), (5, 9)])
-def test_equals_brute_force_among_ties(count, k):
+@pytest.fixture(scope="module")
+def ties() -> tuple[nn.Module, torch.Tensor, dict]:
+    """A network, images, and the layers' maps, all of whole numbers."""
     net = whole_numbers(small_net())
-    images = torch.randint(-1, 2, (count, 3, 10, 10)).float()
-    found, deconvnet = find_peaks(net, images, layers=LAYERS, k=k), zflib.Deconvnet(net)
+    images = torch.randint(-1, 2, (110, 3, 10, 10)).float()
+    maps = {layer: zflib.Deconvnet(net).activations(images, layer) for layer in LAYERS}
+    return net, images, {layer: m if m.dim() == 4 else m[:, :, None, None] for layer, m in maps.items()}
+
+
+@pytest.mark.parametrize("count, k, batch_size", [(110, 9, 64), (64, 1, 7), (33, 40, 200), (5, 9, 1)])
+def test_equals_brute_force_among_ties(count, k, batch_size, ties):
+    net, images, maps = ties
+    found = find_peaks(net, images[:count], layers=LAYERS, k=k, batch_size=batch_size)
     for layer in LAYERS:
-        maps = deconvnet.activations(images, layer)
-        maps = maps if maps.dim() == 4 else maps[:, :, None, None]
-        assert as_lists(found[layer]) == brute_force(maps, k), layer
+        assert as_lists(found[layer]) == brute_force(maps[layer][:count], k), layer
     assert found["3"].values.shape == (40, k) and found["3"].positions.shape == (40, k, 2)
     assert found.count == count and not found.skipped
 
@@ -94,7 +109,7 @@ def test_layers_of_zfnet_are_after_their_relu():
 ])  # fmt: skip
 def test_agrees_with_the_deconvnet_where_relus_work_in_place(make, layers):
     torch.manual_seed(0)
-    net, images = make().eval(), torch.randn(image_source.CHUNK, 3, 64, 64)
+    net, images = make().eval(), torch.randn(64, 3, 64, 64)
     found = find_peaks(net, images, layers=layers, k=3)
     for layer in layers:
         maps = zflib.Deconvnet(net).activations(images, layer)
@@ -129,6 +144,11 @@ class Endless(IterableDataset):
         yield from self.images
 
 
+class Counted(Endless):
+    def __len__(self):
+        return len(self.images)
+
+
 def odd_pieces(images):
     sizes, first = [1, 7, 40, 2], 0
     while first < len(images):
@@ -137,29 +157,51 @@ def odd_pieces(images):
         first += size
 
 
+def pairs_first(items):
+    """A collate_fn that is not torch's."""
+    return torch.stack([item[0] for item in items]), [item[1] for item in items]
+
+
+def halves(x):
+    return Items(x[:60]), Items(x[60:])
+
+
 FLOATS = {
     "tensor": lambda x: x,
     "array": lambda x: x.numpy(),
     "list": list,
     "data set": Items,
     "tensors with labels": lambda x: TensorDataset(x, torch.arange(len(x))),
+    "concatenated data sets": lambda x: ConcatDataset(halves(x)),
+    "subset": lambda x: Subset(Items(torch.cat([x + 1, x])), range(len(x), 2 * len(x))),
     "generator": lambda x: (image for image in x),
     "pairs": lambda x: ((image, 3) for image in x),
     "odd pieces": odd_pieces,
     "iterable data set": Endless,
+    "iterable data set with a length": Counted,
+    "chained data sets": lambda x: ChainDataset([Endless(x[:60]), Counted(x[60:])]),
     "lists of images": lambda x: (list(piece) for piece in x.split(9)),
-    "loader of 1": lambda x: DataLoader(Items(x)),
     "loader of 7": lambda x: DataLoader(Items(x), batch_size=7),
     "loader of 32": lambda x: DataLoader(TensorDataset(x, torch.arange(len(x))), batch_size=32),
-    "loader of 100": lambda x: DataLoader(Endless(x), batch_size=100),
+    "loader of an iterable": lambda x: DataLoader(Endless(x), batch_size=100),
+    "loader that shuffles": lambda x: DataLoader(Items(x), batch_size=7, shuffle=True),
+    "loader that drops the last": lambda x: DataLoader(Items(x), batch_size=40, drop_last=True),
+    "loader with its own collate": lambda x: DataLoader(Items(x), 7, shuffle=True, collate_fn=pairs_first),
 }
 
 
 @pytest.mark.parametrize("name", FLOATS)
-def test_every_source_and_batch_size_is_the_same_to_the_bit(name):
-    net, images = small_net(), some_images()
+def test_every_source_is_brute_force_among_ties(name, ties):
+    net, images, maps = ties
     found = find_peaks(net, FLOATS[name](images), layers=LAYERS)
-    assert same(found, find_peaks(net, images, layers=LAYERS)) and found.count == 110
+    assert found.count == 110
+    assert {layer: as_lists(found[layer]) for layer in LAYERS} == {l: brute_force(maps[l], 9) for l in LAYERS}
+
+
+@pytest.mark.parametrize("name", ["data set", "odd pieces", "loader of 7"])
+def test_a_source_cut_in_any_way_is_the_same_to_the_bit(name):
+    net, images = small_net(), some_images()
+    assert same(find_peaks(net, FLOATS[name](images), layers=LAYERS), find_peaks(net, images, layers=LAYERS))
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +238,7 @@ PIXELS = {
     "path iterator": lambda x, folder: iter(sorted(write(x, folder).rglob("*.png"), key=lambda path: path.name)),
     "loader": lambda x, _: DataLoader(torch.from_numpy(x), batch_size=7),
     "crops": lambda x, _: x[:, :, 4:60, 4:60],
+    "loader of pictures": lambda x, _: DataLoader([Image.fromarray(one.transpose(1, 2, 0)) for one in x], shuffle=True),
 }
 
 
@@ -262,35 +305,130 @@ def test_another_network_prepares_pictures_as_it_is_told(pixels):
         assert same(find_peaks(small_net(), source, layers=LAYERS, preprocess=preprocess), expected)
 
 
-def test_memory_does_not_grow_with_the_images():
-    net, alive = small_net(), []
-
-    class Counted(str):
+def test_memory_does_not_grow_with_the_images(monkeypatch):
+    class Path(str):
         count = 0
 
         def __init__(self, _):
-            Counted.count += 1
+            Path.count += 1
 
         def __del__(self):
-            Counted.count -= 1
+            Path.count -= 1
 
     def stream(count):
         for i in range(count):
-            alive.append(Counted.count)
-            yield Counted(f"{i}.png")
+            alive.append(Path.count)
+            yield Path(f"{i}.png")
 
-    image = some_images(1)[0]
-    names = []
+    image, alive = some_images(1)[0], []
+    monkeypatch.setattr(image_source.Reader, "__call__", lambda self, path: image * (1 + int(path[:-4])))
+    found = find_peaks(small_net(), stream(1000), layers="0", k=2)
+    assert len(alive) == 1000 and max(alive) < 200 and len(found.names) <= 12
+    assert {999, 998} <= set(found.names)  # every image is stronger than those before it
 
-    class Reader(image_source.Reader):
-        def __call__(self, path):
-            names.append(1)
-            return image * len(names)  # every image is stronger than those before it
 
-    source = image_source.Stream(stream(2000), Reader(net), "iterator")
-    tally = peaks.Tally()
-    peaks.Search(net, {"0": "0"}, 2, tally).run(source, None, {})
-    assert len(names) == 2000 and max(alive) < 200 and len(tally.names) < 100
+# --- worker processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Worker processes, even if reading is quick."""
+    monkeypatch.setattr(image_source, "SOON", 0.0)
+    monkeypatch.setattr(image_source, "WORKERS", 1)
+    monkeypatch.setattr(image_source.os, "cpu_count", lambda: 2)
+
+
+class Where(Items):
+    """Notes in a file which process has read an item."""
+
+    def __init__(self, images, file, **settings):
+        super().__init__(images, **settings)
+        self.file = file
+
+    def __getitem__(self, i):
+        with self.file.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().__getitem__(i)
+
+
+def test_workers_read_what_this_process_would(at_once, tmp_path):
+    net, images, file = small_net(), some_images(), tmp_path / "who"
+    with pytest.warns(UserWarning, match="2 of 110 images could not be read"):
+        found = find_peaks(net, Where(images, file, broken=(3, 100)), layers=LAYERS, batch_size=16)
+    readers = file.read_text().split()
+    assert readers[:16] == [str(os.getpid())] * 16 and str(os.getpid()) not in readers[16:] and len(readers) == 110
+    with pytest.warns(UserWarning, match="2 of 110"):
+        assert same(found, find_peaks(net, iter_with_gaps(images, (3, 100)), layers=LAYERS, batch_size=16))
+    assert [skipped.image for skipped in found.skipped] == [3, 100]
+
+
+def iter_with_gaps(images, gaps):
+    return ("nowhere.png" if i in gaps else image for i, image in enumerate(images))
+
+
+def test_an_error_in_a_worker_is_one_sentence(at_once):
+    uneven = [*some_images(20), torch.zeros(3, 9, 10)]
+    with pytest.raises(ValueError, match=r"^images: image 20 must be \(3, 10, 10\) as those before it") as caught:
+        find_peaks(small_net(), Items(uneven), layers="0", batch_size=16)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(KeyError):
+        find_peaks(small_net(), Items(some_images(), (30,), KeyError), layers="0", batch_size=16)
+
+
+def workers(images, preprocess=None, shown=()):
+    return image_source._workers(image_source.open_source(small_net(), images, preprocess), shown)
+
+
+def test_in_memory_or_with_a_gpu_there_are_no_workers(at_once):
+    elsewhere = image_source.Batch(0, 2, torch.zeros(2, 3, 4, 4, device="meta"))
+    assert workers(Items(some_images(3))) == 1 and workers(some_images(3)) == 0
+    assert workers(Items(some_images(3)), shown=[elsewhere]) == 0
+
+
+def test_a_process_that_is_not_forked_reads_only_what_it_can_get(at_once, monkeypatch):
+    monkeypatch.setattr(image_source.multiprocessing, "get_start_method", lambda: "spawn")
+    main, images = sys.modules["__main__"], Items(some_images(3))
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)
+    assert workers(images) == 0  # the script would run once more
+    monkeypatch.delattr(main, "__file__")
+    assert workers(images) == 1
+    assert workers(images, preprocess=lambda picture: picture) == 0  # cannot be pickled
+    assert workers(images, preprocess=zflib.zfnet56(3).preprocess) == 0  # carries a network
+    monkeypatch.setattr(Items, "__module__", "__main__")  # as if from a notebook's cell
+    monkeypatch.setattr(main, "Items", Items, raising=False)
+    assert workers(images) == 0
+
+
+# --- non-maximum suppression -----------------------------------------------------------------------------------------
+
+
+def overlap(one: list[float], other: list[float]) -> float:
+    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
+    common = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return common / (sum(areas) - common)
+
+
+def test_suppression_is_brute_force_also_beyond_the_border_and_for_large_numbers():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(-20, 20, (6, 48, 2), generator=generator)
+    boxes = torch.cat([corners, corners + torch.randint(5, 20, (6, 48, 2), generator=generator)], dim=-1)
+    owners = torch.randint(0, 3, (6, 48), generator=generator) + 1_000_000
+    boxes[:, 0], boxes[:, 1] = (
+        torch.tensor([40, 40, 60, 60]),
+        torch.tensor([-21, -21, -1, -1]),
+    )  # as far apart as owners
+    owners[:, 0], owners[:, 1] = 1_000_000, 1_000_001  # may be moved
+    values = torch.randn(6, 48, generator=generator).sort(dim=1, descending=True).values
+    peaks = Peaks(values, torch.arange(48).expand(6, -1), torch.zeros(6, 48, 2, dtype=torch.int64))
+    found = suppress_overlaps(peaks, owners, boxes, k=48)
+    for channel in range(6):
+        kept: list[int] = []
+        for i, box in enumerate(boxes[channel].tolist()):
+            rivals = [boxes[channel, j].tolist() for j in kept if owners[channel, i] == owners[channel, j]]
+            if all(overlap(box, rival) <= 0.2 for rival in rivals):
+                kept.append(i)
+        assert found.images[channel].tolist() == (kept + [-1] * 48)[:48]
 
 
 # --- the network is left as it was -----------------------------------------------------------------------------------
@@ -348,7 +486,21 @@ REFUSED = {
     "k must be a whole number of images, from 1 to 1,000,000, got 0": lambda: find_peaks(
         small_net(), some_images(), layers="0", k=0
     ),
-    "k must be .*, got 1000000000000": lambda: find_peaks(small_net(), some_images(), layers="0", k=10**12),
+    "batch_size must be a whole number of images, at least 1, got 0": lambda: find_peaks(
+        small_net(), some_images(), layers="0", batch_size=0
+    ),
+    "this DataLoader chooses images by a SubsetRandomSampler; give its data set, or": lambda: find_peaks(
+        small_net(), DataLoader(Items(some_images()), sampler=SubsetRandomSampler([3, 5])), layers="0"
+    ),
+    "this DataLoader drops the last images": lambda: find_peaks(
+        small_net(), DataLoader(Endless(some_images()), 7, drop_last=True), layers="0"
+    ),
+    "images: no image 110 of 150; mend the data set's length": lambda: find_peaks(
+        small_net(), TooLong(some_images()), layers="0"
+    ),
+    "net: module '1' normalises over the batch": lambda: find_peaks(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), some_images(), layers="1"
+    ),
     "save must be a file's path .*, got '5'": lambda: find_peaks(small_net(), some_images(), layers="0", save=5),
     "net must be a torch network": lambda: find_peaks("zfnet56", some_images(), layers="0"),
     r"images must be \(N,3,H,W\), got shape \(3, 10, 10\); pass images\[None\]": lambda: find_peaks(
@@ -361,27 +513,35 @@ REFUSED = {
     "images: none of the 3 could be read, first OSError: item 0": lambda: find_peaks(
         small_net(), Items(some_images(3), range(3)), layers="0"
     ),
-    "preprocess is missing: Sequential does not say": lambda: find_peaks(
+    "preprocess is missing: this network does not say": lambda: find_peaks(
         small_net(), torch.zeros(2, 3, 9, 9, dtype=torch.uint8), layers="0"
     ),
-    r"preprocess must give a float tensor \(3,H,W\), got Image": lambda: find_peaks(
+    r"preprocess must give a float tensor \(3,H,W\), got .*Image": lambda: find_peaks(
         small_net(), [Image.new("RGB", (9, 9))], layers="0", preprocess=lambda picture: picture
     ),
     "preprocess must be a function": lambda: find_peaks(small_net(), some_images(), layers="0", preprocess=3),
     r"images: image 1 must be \(3, 10, 10\) as those before it, got \(3, 9, 10\)": lambda: find_peaks(
         small_net(), [torch.zeros(3, 10, 10), torch.zeros(3, 9, 10)], layers="0"
     ),
+    "images: image 1 holds torch.uint8, those before it torch.float32": lambda: find_peaks(
+        zflib.zfnet56(3), [torch.zeros(3, 56, 56), Image.new("RGB", (56, 56))], layers="conv1"
+    ),
     "images: image 40 holds NaN or infinite pixels": lambda: find_peaks(small_net(), with_nan(40), layers="0"),
     "layer '0' gives NaN for image 0": lambda: find_peaks(broken_net(), some_images(), layers="0"),
     "layer '0' gives tuple; peaks are found in maps": lambda: find_peaks(
         nn.Sequential(Twice()), some_images(), layers="0"
     ),
-    r"images of shape \(3, 3, 3\) do not fit": lambda: find_peaks(small_net(), some_images(side=3), layers=LAYERS),
+    r"images of shape \(64, 3, 3, 3\) do not fit": lambda: find_peaks(small_net(), some_images(side=3), layers=LAYERS),
     "layer '0.1' took no part": lambda: find_peaks(Unused(), some_images(), layers=["0.1"]),
     "save must be a file's path in a folder that exists": lambda: find_peaks(
         small_net(), some_images(), layers="0", save="/nowhere/peaks.pt"
     ),
 }
+
+
+class TooLong(Items):
+    def __len__(self):
+        return 150
 
 
 def with_nan(number):
@@ -442,11 +602,11 @@ def test_a_stopped_run_continues_where_it_was(kind, often, tmp_path):
     net, images, path = small_net(), some_images(200), tmp_path / "peaks.pt"
     make = {"data set": lambda items: items, "iterator": lambda items: (items[i] for i in range(200))}[kind]
     with pytest.raises(Stop):
-        find_peaks(net, make(Watched(images, end=150)), layers=LAYERS, save=path)
+        find_peaks(net, make(Watched(images, end=151)), layers=LAYERS, save=path)
     rest = Watched(images)
     found = find_peaks(net, make(rest), layers=LAYERS, save=path)
     assert same(found, find_peaks(net, images, layers=LAYERS)) and found.count == 200
-    looked = image_source.SAMPLE if kind == "data set" else 1  # at images by which it knows them again
+    looked = image_source.SAMPLES if kind == "data set" else 1  # at images by which it knows them again
     assert min(rest.read[looked:]) == (128 if kind == "data set" else 1)
     again = Watched(images)
     assert same(find_peaks(net, make(again), layers=LAYERS, save=path), found) and len(again.read) == looked
@@ -477,6 +637,7 @@ CHANGES = {
     "weights": lambda net, images, path: find_peaks(small_net(5), images, layers="0", save=path),
     "layers": lambda net, images, path: find_peaks(net, images, layers="3", save=path),
     "k": lambda net, images, path: find_peaks(net, images, layers="0", k=8, save=path),
+    "batch_size": lambda net, images, path: find_peaks(net, images, layers="0", batch_size=32, save=path),
     "images": lambda net, images, path: find_peaks(net, images[:-1], layers="0", save=path),
 }
 
@@ -498,11 +659,11 @@ def changed(images: torch.Tensor, number: int) -> torch.Tensor:
 SAME_NUMBER = {
     "image 0": lambda: [some_images(), changed(some_images(), 0)],
     "image 109": lambda: [some_images(), changed(some_images(), 109)],
-    "an image of few": lambda: [some_images(60), changed(some_images(60), 37)],
+    "an image of few": lambda: [some_images(10), changed(some_images(10), 7)],
     "all": lambda: [some_images(), some_images(seed=2)],
     "one of a data set": lambda: [Items(some_images()), Items(changed(some_images(), 109))],
     "an iterator's first": lambda: [iter(some_images()), iter(changed(some_images(), 0))],
-    "a loader's first": lambda: [DataLoader(Items(some_images()), 7), DataLoader(Items(changed(some_images(), 0)), 7)],
+    "a loader's last": lambda: [DataLoader(Items(some_images()), 7), DataLoader(Items(changed(some_images(), 109)), 7)],
     "not readable": lambda: [Items(some_images()), Items(some_images(), broken=(0,))],
 }
 
@@ -560,7 +721,7 @@ def test_a_killed_run_continues_to_the_same_result(tmp_path):
     (tmp_path / ".peaks.pt.x1y2.part").write_bytes(b"killed while it wrote")
     rest = Watched(images)
     assert same(find_peaks(net, rest, layers=LAYERS, save=path), find_peaks(net, images, layers=LAYERS))
-    assert 0 < len(rest.read) - image_source.SAMPLE < 400 and [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
+    assert 0 < len(rest.read) - image_source.SAMPLES < 400 and [p.name for p in tmp_path.iterdir()] == ["peaks.pt"]
 
 
 @pytest.fixture(scope="module")
@@ -576,6 +737,7 @@ def shared(tmp_path_factory):
     return folder, [torch.load(folder / f"result{number}.pt", weights_only=True) for number in range(2)]
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:.*could not be read")
 @pytest.mark.parametrize("source", SHARED[:3])
 def test_two_processes_find_what_one_does(source, shared):
@@ -589,10 +751,7 @@ def test_two_processes_find_what_one_does(source, shared):
     assert same(find_peaks(small_net(), given(source), layers=LAYERS, save=folder / f"{source}.pt"), alone)
 
 
+@pytest.mark.nightly
 def test_an_error_in_one_process_ends_both(shared):
     assert shared[1][1]["mistake"].startswith("KeyError: 'item 70 is gone'")
     assert shared[1][0]["mistake"].startswith("RuntimeError: another process failed (KeyError: 'item 70 is gone')")
-
-
-def test_receptive_fields_are_still_here():
-    assert receptive_field is zflib.receptive_field

@@ -1,12 +1,13 @@
-"""The stream of images that `find_peaks` reads: from a tensor, a folder, a data set or an iterator, in fixed chunks."""
+"""The images that `find_peaks` reads, in batches: from a tensor, a folder, a data set or an iterator."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import pickle
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,17 +15,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import multiprocessing, nn
+from torch.utils import data as torch_data
 
 from . import crops
 from .images import folder, open_image
 
-#: Images in one forward pass, always: a convolution's last bits depend on how many images pass together.
-CHUNK = 64
-#: Images by which a saved pass is known again: all of so few, else the first, the last and others evenly between.
-SAMPLE = 64
 #: What a data set raises for one damaged image; anything else is a mistake in the data set and is not caught.
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+SOON = 5.0  # seconds of reading that are not worth the start of worker processes
+WORKERS = 4  # that read ahead, at most
+SAMPLES = 16  # images that stand for all of a source
+WHOLE = torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler  # leave no image out
 
 
 class Skipped(NamedTuple):
@@ -35,77 +37,217 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Unreadable(Exception):
-    """One image that cannot be read; the stream goes on without it."""
+class Unreadable(ValueError):
+    """One image that cannot be read; the search goes on without it."""
 
 
 @dataclass
-class Chunk:
-    """Images first … first + size - 1 of the source; image i is always in slot i % CHUNK, other slots are 0."""
+class Batch:
+    """`size` images of the source from number `first` on; `images` (R,3,H,W) are those that could be read."""
 
     first: int
     size: int
-    images: torch.Tensor | None = None  # (CHUNK,3,H,W), None if none could be read
-    slots: list[int] = field(default_factory=list)  # those that hold an image
-    names: dict[int, str] = field(default_factory=dict)  # image number -> its path
+    images: torch.Tensor | None = None  # None: not one of them
+    numbers: list[int] = field(default_factory=list)  # R numbers in the source
+    names: dict[int, str] = field(default_factory=dict)  # number -> path
     skipped: list[Skipped] = field(default_factory=list)
 
 
-@dataclass
 class Reader:
-    """Makes one image of any kind (3,H,W) floats in the network's units."""
+    """Makes (3,H,W) of an image of any kind: floats in the network's units, or uint8 pixels that `in_units` takes.
 
-    net: nn.Module
-    preprocess: Callable | None = None
+    Without the network, unless `preprocess` holds it, so that it can go to worker processes.
+    """
+
+    def __init__(self, net: nn.Module, preprocess: Callable | None):
+        if preprocess is not None and not callable(preprocess):
+            raise TypeError(f"preprocess must be a function from a PIL image, got {type(preprocess).__name__}")
+        geometry = getattr(net, "geometry", None) if preprocess is None else None
+        self.sides = (geometry.resize, geometry.crop) if geometry else ()
+        self.preprocess = self._cropped if geometry else preprocess or getattr(net, "preprocess", None)
 
     def __call__(self, image) -> torch.Tensor:
-        if isinstance(image, Unreadable):
-            raise image
         if isinstance(image, np.ndarray) and (image.dtype.kind == "f" or (image.ndim == 3 and image.shape[0] == 3)):
             image = torch.from_numpy(np.array(image))  # a copy: a memory map is read-only
-        if isinstance(image, torch.Tensor) and image.is_floating_point():
-            return image.detach()
-        return self.crop(image) if self.crops(image) else self._prepared(_opened(image))
+        if isinstance(image, torch.Tensor) and self.knows(image):
+            return self.block(image)
+        return self._prepared(_opened(image))
 
-    def crops(self, pixels) -> bool:
-        """Whether (…,3,R,R) uint8 pixels only need cropping and normalising: R is what the network resizes to."""
-        sizes = getattr(self.net, "geometry", None)
-        if sizes is None or self.preprocess is not None or not isinstance(pixels, torch.Tensor):
-            return False
-        wanted = [(3, side, side) for side in (sizes.resize, sizes.crop)]
-        return pixels.dtype == torch.uint8 and tuple(pixels.shape[-3:]) in wanted
+    def knows(self, images: torch.Tensor) -> bool:
+        """Whether they are floats, or pixels (…,3,R,R) as many as the network resizes to or takes."""
+        sizes = [(3, side, side) for side in self.sides]
+        return images.is_floating_point() or (images.dtype == torch.uint8 and tuple(images.shape[-3:]) in sizes)
 
-    def crop(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(…,3,S,S) in the network's units."""
-        return self.net.normalise(crops.centre_crop(pixels, self.net.geometry.crop))
+    def block(self, images: torch.Tensor) -> torch.Tensor:
+        """One or many of those that it knows."""
+        return images.detach() if images.is_floating_point() else crops.centre_crop(images, self.sides[1])
+
+    def _cropped(self, picture: Image.Image) -> torch.Tensor:
+        return self.block(crops.stack(picture, self.sides[0])[0])
 
     def _prepared(self, picture: Image.Image) -> torch.Tensor:
-        if self.preprocess is not None:
+        if self.preprocess is None:
+            raise TypeError("preprocess is missing: this network does not say how it takes files or uint8 pixels; "
+                            "give a function from a PIL image to a float tensor (3,H,W)")  # fmt: skip
+        try:
             image = self.preprocess(picture)
-        elif hasattr(self.net, "preprocess"):
-            try:
-                image = self.net.preprocess(picture)
-            except ValueError as error:  # a stripe of an image
-                raise Unreadable(str(error)) from error
-        else:
-            raise ValueError(
-                f"preprocess is missing: {type(self.net).__name__} does not say how it takes files or uint8 pixels; "
-                "give a function from a PIL image to a float tensor (3,H,W)"
-            )
+        except ValueError as error:  # a stripe of an image
+            raise Unreadable(str(error)) from error
         image = image[0] if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1 else image
-        if not isinstance(image, torch.Tensor) or image.dim() != 3 or not image.is_floating_point():
-            got = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
-            raise TypeError(f"preprocess must give a float tensor (3,H,W), got {got}")
+        if not isinstance(image, torch.Tensor) or not (image.is_floating_point() or self.sides):
+            raise TypeError(f"preprocess must give a float tensor (3,H,W), got {getattr(image, 'dtype', type(image))}")
         return image.detach()
+
+    def batch(self, first: int, items: list) -> Batch:
+        """The batch of these items, the first of which has number `first` in the source."""
+        batch, images = Batch(first, len(items)), []
+        for number, item in enumerate(items, start=first):
+            name = str(item) if isinstance(item, (str, os.PathLike)) else ""
+            try:
+                image = self(item)
+            except Unreadable as error:
+                batch.skipped.append(Skipped(number, name or f"image {number}", str(error)))
+                continue
+            images.append(image)
+            batch.numbers.append(number)
+            batch.names |= {number: name} if name else {}
+            _check_alike(number, images)
+        batch.images = torch.stack(images) if images else None
+        return batch
+
+
+def _check_alike(number: int, images: list[torch.Tensor]) -> None:
+    """ValueError unless the last of the images, `number` in the source, is (3,H,W) and of the first one's kind."""
+    first, last = images[0], images[-1]
+    if last.dim() != 3 or last.shape != first.shape:
+        wanted = f"{tuple(first.shape)} as those before it" if images[1:] else "(3,H,W)"
+        raise ValueError(f"images: image {number} must be {wanted}, got {tuple(last.shape)}; "
+                         "bring all images to one size")  # fmt: skip
+    if last.dtype != first.dtype:
+        raise ValueError(f"images: image {number} holds {last.dtype}, those before it {first.dtype}; give one kind")
 
 
 def _opened(image) -> Image.Image:
+    if isinstance(image, Unreadable):
+        raise image
     try:
         return open_image(image, name="an image of the source")
     except (OSError, ValueError) as error:
         if isinstance(image, (str, os.PathLike, Image.Image)):
             raise Unreadable(str(error)) from error
         raise  # a wrong shape is no damaged file
+
+
+def in_units(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a Reader made, in the network's units."""
+    return images if images.is_floating_point() else net.normalise(images)
+
+
+class NumberedImages(torch_data.Dataset):
+    """A tensor, an array, a list, a folder's files or a map-style data set: each image can be read by its number."""
+
+    def __init__(self, images, reader: Reader, collate: Callable | None = None):
+        self.images, self.reader, self.collate, self.count = images, reader, collate, len(images)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return self.reader(self._item(number))
+
+    def __getitems__(self, numbers: range) -> Batch:
+        """How a DataLoader asks for a batch."""
+        if isinstance(self.images, (torch.Tensor, np.ndarray)) and self.collate is None:
+            block = self.images[numbers.start : numbers.stop]
+            block = torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block
+            if self.reader.knows(block):
+                return Batch(numbers.start, len(numbers), self.reader.block(block), list(numbers))
+        return self.reader.batch(numbers.start, [self._item(number) for number in numbers])
+
+    def _item(self, number: int):
+        try:
+            item = self.images[number]
+        except DAMAGED as error:
+            return Unreadable(f"{type(error).__name__}: {error}")
+        except IndexError as error:
+            raise ValueError(f"images: no image {number} of {self.count}; mend the data set's length") from error
+        return next(_each(self.collate([item]))) if self.collate else _one(item)
+
+    def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Batches number start, start + step, … of `size` images; how long the first one takes decides on workers."""
+        firsts = range(start * size, self.count, step * size)
+        numbers = [range(first, min(first + size, self.count)) for first in firsts]
+        began = time.monotonic()
+        yield from (shown := [self.__getitems__(some) for some in numbers[:1]])
+        seconds = (time.monotonic() - began) * len(numbers[1:])
+        yield from self._loaded(numbers[1:], _workers(self, shown) if seconds > SOON else 0)
+
+    def _loaded(self, numbers: list[range], workers: int) -> Iterator[Batch]:
+        loader = torch_data.DataLoader(self, batch_sampler=numbers, collate_fn=_as_it_is, num_workers=workers,
+                                       generator=torch.Generator())  # fmt: skip
+        try:
+            yield from loader
+        except (TypeError, ValueError) as error:
+            if not workers:
+                raise
+            sentence = str(error).strip().splitlines()[-1].partition(": ")[2]  # below the worker's own traceback
+            raise type(error)(sentence) from error
+
+    def samples(self) -> list[torch.Tensor | None]:
+        """Some of the images, evenly spaced, as the network gets them; None for one that cannot be read."""
+        numbers = np.linspace(0, self.count - 1, min(self.count, SAMPLES), dtype=int).tolist()
+        return [self.reader.batch(number, [self._item(number)]).images for number in numbers]
+
+
+class ImageStream:
+    """An iterator: read once, in order, by every process; what another process computes is only passed over."""
+
+    def __init__(self, images: Iterable, reader: Reader):
+        self.images, self.reader, self.count = images, reader, None
+
+    def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Batches number start, start + step, … of `size` images; `count` is known afterwards."""
+        images, number, read = (image for piece in self.images for image in _each(piece)), 0, 0
+        while items := list(islice(images, size)):
+            if number >= start and (number - start) % step == 0:
+                yield self.reader.batch(read, items)
+            number, read = number + 1, read + len(items)
+        self.count = read
+
+    def samples(self) -> list[torch.Tensor | None]:
+        """The first image: nothing else can be had without reading."""
+        pieces = iter(self.images)
+        first = list(islice(pieces, 1))
+        self.images = chain(first, pieces)
+        return [self.reader.batch(0, [image]).images for piece in first for image in islice(_each(piece), 1)]
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _workers(images: NumberedImages, shown: list[Batch]) -> int:
+    """How many processes should read `images`, of which `shown` was read here: none from memory, or with a GPU."""
+    if isinstance(images.images, (torch.Tensor, np.ndarray)):
+        return 0
+    on_gpu = any(batch.images is not None and batch.images.device.type != "cpu" for batch in shown)
+    if on_gpu or (multiprocessing.get_start_method() != "fork" and not _can_be_sent(images)):
+        return 0
+    return min(WORKERS, (os.cpu_count() or 1) - 1)
+
+
+def _can_be_sent(images: NumberedImages) -> bool:
+    """Whether a process that is not forked (macOS, Windows) can read them.
+
+    It runs a script from its beginning, gets the images pickled, and does not know what a notebook's cells define.
+    """
+    script = hasattr(sys.modules["__main__"], "__file__")
+    if script or isinstance(getattr(images.reader.preprocess, "__self__", None), nn.Module):
+        return False
+    try:
+        return b"__main__" not in pickle.dumps(images)
+    except Exception:  # what cannot be pickled raises all sorts of things
+        return False
 
 
 def _one(item):
@@ -115,151 +257,53 @@ def _one(item):
 
 def _each(piece) -> Iterator:
     """The images of what an iterator gives: an image, (image, label), a batch, or (batch, labels)."""
-    pictures = isinstance(piece, list) and all(isinstance(p, Image.Image) or _rank(p) == 3 for p in piece)
+    pictures = isinstance(piece, list) and all(isinstance(p, Image.Image) or getattr(p, "ndim", 0) == 3 for p in piece)
     image = piece if pictures else _one(piece)
-    if pictures or _rank(image) == 4:
+    if pictures or getattr(image, "ndim", 0) == 4:
         yield from image
     else:
         yield image
 
 
-def _rank(value) -> int:
-    return value.ndim if isinstance(value, (torch.Tensor, np.ndarray)) else 0
-
-
-class Source:
-    """What both kinds of sources share: `count` images (None until known), `kind` for saved files, a reader."""
-
-    def __init__(self, images, reader: Reader, kind: str):
-        self.images, self.reader, self.kind = images, reader, kind
-        self.count: int | None = None
-
-    def chunks(self, start: int, step: int) -> Iterator[Chunk]:
-        """Chunks number start, start + step, …"""
-        raise NotImplementedError
-
-    def samples(self) -> Iterable[Callable[[], torch.Tensor]]:
-        """What reads each image that stands for all: `SAMPLE` evenly spaced ones, of an iterator the first."""
-        raise NotImplementedError
-
-    def digest(self) -> str:
-        """SHA-256 of the `samples`, as the network gets them."""
-        digest = hashlib.sha256()
-        for read in self.samples():
-            try:
-                feed(digest, "image", read())
-            except Exception as error:  # the pass will name it, should it come to this image
-                digest.update(type(error).__name__.encode())
-        return digest.hexdigest()
-
-    def _chunk(self, first: int, items: list) -> Chunk:
-        chunk = Chunk(first, len(items))
-        for slot, item in enumerate(items):
-            name = str(item) if isinstance(item, (str, os.PathLike)) else ""
-            if name:
-                chunk.names[first + slot] = name
-            try:
-                self._put(chunk, slot, self.reader(item))
-            except Unreadable as error:
-                chunk.skipped.append(Skipped(first + slot, name or f"image {first + slot}", str(error)))
-        return chunk
-
-    def _put(self, chunk: Chunk, slot: int, image: torch.Tensor) -> None:
-        if chunk.images is None and image.dim() == 3:
-            chunk.images = image.new_zeros(CHUNK, *image.shape)
-        if chunk.images is None or image.shape != chunk.images.shape[1:]:
-            wanted = "(3,H,W)" if chunk.images is None else f"{tuple(chunk.images.shape[1:])} as those before it"
-            raise ValueError(
-                f"images: image {chunk.first + slot} must be {wanted}, got {tuple(image.shape)}; "
-                "bring all images to one size"
-            )
-        chunk.images[slot] = image
-        chunk.slots.append(slot)
-
-
-class Indexed(Source):
-    """A tensor, an array, a list or a map-style data set: goes straight to the chunk it is asked for."""
-
-    def __init__(self, images, reader: Reader, kind: str):
-        super().__init__(images, reader, kind)
-        self.count = len(images)
-
-    def chunks(self, start: int, step: int) -> Iterator[Chunk]:
-        for first in range(start * CHUNK, self.count, step * CHUNK):
-            last = min(first + CHUNK, self.count)
-            block = self._block(first, last) if _rank(self.images) == 4 else None
-            if block is None:
-                yield self._chunk(first, [self._item(i) for i in range(first, last)])
-            else:
-                images = block.new_zeros(CHUNK, *block.shape[1:])
-                images[: last - first] = block
-                yield Chunk(first, last - first, images, list(range(last - first)))
-
-    def samples(self) -> Iterable[Callable[[], torch.Tensor]]:
-        wanted = min(self.count, SAMPLE)
-        return [partial(self.one, i * (self.count - 1) // max(wanted - 1, 1)) for i in range(wanted)]
-
-    def _block(self, first: int, last: int) -> torch.Tensor | None:
-        """All images of a chunk at once where they are numbers already; None: one by one."""
-        block = self.images[first:last]
-        block = torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block.detach()
-        if block.is_floating_point():
-            return block
-        return self.reader.crop(block) if self.reader.crops(block) else None
-
-    def one(self, index: int) -> torch.Tensor:
-        """(3,H,W) in the network's units: image number `index`."""
-        return self.reader(self._item(index))
-
-    def _item(self, index: int):
-        try:
-            return _one(self.images[index])
-        except DAMAGED as error:
-            return Unreadable(f"{type(error).__name__}: {error}")
-
-
-class Stream(Source):
-    """An iterator: read once, in order, by every process; what another process computes is only passed over."""
-
-    def chunks(self, start: int, step: int) -> Iterator[Chunk]:
-        images, number, read = (image for piece in self.images for image in _each(piece)), 0, 0
-        while items := list(islice(images, CHUNK)):
-            if number >= start and (number - start) % step == 0:
-                yield self._chunk(read, items)
-            number, read = number + 1, read + len(items)
-        self.count = read
-
-    def samples(self) -> Iterable[Callable[[], torch.Tensor]]:
-        pieces = iter(self.images)
-        first = list(islice(pieces, 1))
-        self.images = chain(first, pieces)
-        return [partial(self.reader, image) for piece in first for image in islice(_each(piece), 1)]
-
-
-def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> Source:
-    """The stream of any images that `find_peaks` takes; TypeError or ValueError for what is none."""
-    reader = Reader(net, preprocess)
-    if preprocess is not None and not callable(preprocess):
-        raise TypeError(f"preprocess must be a function from a PIL image, got {type(preprocess).__name__}")
+def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> NumberedImages | ImageStream:
+    """Any images that `find_peaks` takes; TypeError or ValueError for what is none."""
+    reader, collate = Reader(net, preprocess), None
+    if isinstance(images, torch_data.DataLoader):
+        images, collate = _unloaded(images)
     if isinstance(images, (str, Path)):
-        paths = [os.fspath(path) for path in folder(images)]
-        return Indexed(paths, reader, "folder " + hashlib.sha256("\n".join(paths).encode()).hexdigest())
+        return NumberedImages([os.fspath(path) for path in folder(images)], reader)
     if isinstance(images, (torch.Tensor, np.ndarray)) and images.ndim != 4:
         fix = "; pass images[None]" if images.ndim == 3 else ""
         raise ValueError(f"images must be (N,3,H,W), got shape {tuple(images.shape)}{fix}")
-    if isinstance(images, (Mapping, bytes, Image.Image)) or not (_is_indexed(images) or isinstance(images, Iterable)):
-        raise TypeError(
-            "images must be a tensor or array (N,3,H,W), a folder's path, a data set or an iterable of images, "
-            f"got {type(images).__name__}"
-        )
-    return Indexed(images, reader, "numbered") if _is_indexed(images) else Stream(images, reader, "iterator")
+    numbered = hasattr(images, "__getitem__") and hasattr(images, "__len__")
+    if isinstance(images, (Mapping, bytes, Image.Image)) or not (numbered or isinstance(images, Iterable)):
+        raise TypeError("images must be a tensor or array (N,3,H,W), a folder's path, a data set or an iterable of "
+                        f"images, got {type(images).__name__}")  # fmt: skip
+    if numbered and not isinstance(images, torch_data.IterableDataset):  # whose __getitem__ only raises
+        return NumberedImages(images, reader, collate)
+    return ImageStream(images, reader)
 
 
-def feed(digest, name: str, value: torch.Tensor) -> None:
-    """Takes a tensor's bytes, type and shape into a digest of hashlib."""
-    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-    digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+def _unloaded(loader: torch_data.DataLoader) -> tuple[Iterable, Callable | None]:
+    """The loader's data set, whose numbers count in whatever order the loader reads it, and a `collate_fn` of yours.
+
+    A loader of an IterableDataset itself; ValueError for one that leaves images out.
+    """
+    if isinstance(loader.dataset, torch_data.IterableDataset):
+        if loader.drop_last:
+            raise ValueError("images: this DataLoader drops the last images; make it with drop_last=False")
+        return loader, None
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if not isinstance(sampler, WHOLE):
+        raise ValueError(f"images: this DataLoader chooses images by a {type(sampler).__name__}; give its data set, or "
+                         "a torch.utils.data.Subset of it")  # fmt: skip
+    return loader.dataset, None if loader.collate_fn is torch_data.default_collate else loader.collate_fn
 
 
-def _is_indexed(images) -> bool:
-    return hasattr(images, "__getitem__") and hasattr(images, "__len__")
+def images_of(net: nn.Module, images, numbers: torch.Tensor, *, preprocess: Callable | None = None) -> torch.Tensor:
+    """(…,3,H,W) in the network's units: images number `numbers` (…) of a source as `find_peaks` takes them."""
+    source = open_source(net, images, preprocess)
+    if not isinstance(source, NumberedImages):
+        raise TypeError("images: an iterator gives each image once; a list, an array, a folder or a data set is needed")
+    some = torch.stack([source[number] for number in numbers.flatten().tolist()])
+    return in_units(net, some).unflatten(0, numbers.shape)

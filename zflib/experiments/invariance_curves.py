@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_scores
+from .._arguments import check_images, check_integers, probabilities
 from ..record.hooks import check_layers, chunks, watched
 from .transforms import Move, check_fill, moved, named_move
 
@@ -48,66 +47,47 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
 
     `transform`: "translate" (pixels down), "translate-right", "scale" (a factor), or "rotate" (degrees
     counter-clockwise), about the centre: see `transforms.moved`, also for `fill`, what comes in (0: grey). `labels`:
-    (N,) classes, or one for all. A move by nothing has distance 0, exactly. Bad input: ValueError or TypeError.
+    (N,) classes, or one for all. A move by nothing has distance 0, exactly. A network that ends in a softmax gives its
+    probabilities itself. Bad input: ValueError or TypeError.
     """
     layers, images = check_layers(net, layers), check_images(images, net)
     (amounts, moves), labels = check_moves(transform, amounts), _check_labels(labels, len(images))
     check_fill(fill)
-    found = _Distances(layers, len(images), _means(net, images, layers))
+    means, parts, first = _means(net, images, layers), [], 0
     with watched(net, layers, images.device) as look:
         for part in chunks(images, what=f"invariance, {transform}"):
-            before, scores = look(part)
-            _check_classes(labels, check_scores(scores).shape[1])
-            found.start(before, scores)
-            for move in moves:  # the same images in the same places of the batch: its composition changes the last bits
-                after, scores = (before, found.scores) if move.identity else look(moved(part, move, fill=fill))
-                found.add(after, check_scores(scores))
-    return found.result(transform, amounts, labels)
+            parts.append(_measured(look, part, labels[first : first + len(part)], moves, fill, means))
+            first += len(part)
+    found = {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
+    return Invariance(
+        transform,
+        amounts,
+        distance={layer: found["distance", layer] for layer in layers},
+        norm={layer: found["norm", layer] for layer in layers},
+        other={layer: _other(found["from mean", layer]) for layer in layers},
+        probability=found["probability", ""],
+    )
 
 
-class _Distances:
-    """Collects, chunk by chunk and amount by amount, what the result holds."""
-
-    def __init__(self, layers: list[str], count: int, means: dict[str, torch.Tensor]):
-        self.layers, self.count, self.means = layers, count, means
-        self.norms, self.spreads = ({layer: [] for layer in layers} for _ in range(2))
-        self.distances, self.chances = [], []  # a chunk each, in it an amount each
-
-    def start(self, before: dict[str, torch.Tensor], scores: torch.Tensor) -> None:
-        self.before, self.scores = before, scores
-        self.distances.append({layer: [] for layer in self.layers})
-        self.chances.append([])
-        for layer, values in before.items():
-            self.norms[layer].append(_length(values))
-            self.spreads[layer].append(_length(values.cpu().double() - self.means[layer]))  # MPS has no doubles
-
-    def add(self, after: dict[str, torch.Tensor], scores: torch.Tensor) -> None:
-        for layer, values in after.items():
-            self.distances[-1][layer].append(_length(values - self.before[layer]))
-        self.chances[-1].append(scores.softmax(-1))
-
-    def result(self, transform: str, amounts: tuple[float, ...], labels: torch.Tensor) -> Invariance:
-        chances = torch.cat([torch.stack(chunk) for chunk in self.chances], dim=1)  # (A,N,classes)
-        distance = {
-            layer: torch.cat([torch.stack(chunk[layer]) for chunk in self.distances], dim=1) for layer in self.layers
-        }
-        norm = {layer: torch.cat(parts) for layer, parts in self.norms.items()}
-        other = {layer: self._other(torch.cat(parts)) for layer, parts in self.spreads.items()}
-        numbers = torch.arange(self.count)
-        return Invariance(transform, amounts, distance, norm, other, chances.cpu()[:, numbers, labels])
-
-    def _other(self, spread: torch.Tensor) -> torch.Tensor:
-        """Mean over j of |x_i - x_j|^2 is |x_i - mean|^2 plus the mean of the latter: no pair is ever looked at."""
-        if self.count == 1:
-            return torch.full_like(spread, torch.nan)
-        squares = spread.double().square()
-        return ((squares + squares.mean()) * self.count / (self.count - 1)).sqrt().to(spread)
-
-
-def _length(values: torch.Tensor) -> torch.Tensor:
-    """(B,) Euclidean lengths, on the CPU."""
-    flat = values.flatten(1)
-    return torch.linalg.vector_norm(flat, dim=1, dtype=torch.promote_types(flat.dtype, torch.float32)).float().cpu()
+def _measured(look, images: torch.Tensor, labels: torch.Tensor, moves: list[Move], fill, means: dict) -> dict:
+    """(what, layer) -> (A,B), or (B,) for what does not depend on the amount, of B images."""
+    before, scores = look(images)
+    known = probabilities(scores)
+    _check_classes(labels, known.shape[1])
+    found = {("norm", layer): _length(values) for layer, values in before.items()}
+    for layer, values in before.items():
+        found["from mean", layer] = _length(values.cpu().double() - means[layer])  # MPS has no doubles
+    distance, probability = {layer: [] for layer in before}, []
+    for move in moves:  # the same images in the same places of the batch: its composition changes the last bits
+        after, chances = before, known
+        if not move.identity:
+            after, scores = look(moved(images, move, fill=fill))
+            chances = probabilities(scores)
+        for layer in before:
+            distance[layer].append(_length(after[layer] - before[layer]))
+        probability.append(chances.cpu()[range(len(labels)), labels])
+    found |= {("distance", layer): torch.stack(rows) for layer, rows in distance.items()}
+    return found | {("probability", ""): torch.stack(probability)}
 
 
 def _means(net: nn.Module, images: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
@@ -118,6 +98,20 @@ def _means(net: nn.Module, images: torch.Tensor, layers: list[str]) -> dict[str,
             for layer, values in look(part)[0].items():
                 totals[layer] = totals.get(layer, 0) + values.cpu().double().sum(dim=0)
     return {layer: total / len(images) for layer, total in totals.items()}
+
+
+def _other(from_mean: torch.Tensor) -> torch.Tensor:
+    """(N,): the mean over j of |x_i - x_j|^2 is |x_i - mean|^2 plus the mean of the latter, so no pair is looked at."""
+    count, squares = len(from_mean), from_mean.double().square()
+    if count == 1:
+        return torch.full_like(from_mean, torch.nan)
+    return ((squares + squares.mean()) * count / (count - 1)).sqrt().to(from_mean)
+
+
+def _length(values: torch.Tensor) -> torch.Tensor:
+    """(B,) Euclidean lengths, on the CPU."""
+    flat = values.flatten(1)
+    return torch.linalg.vector_norm(flat, dim=1, dtype=torch.promote_types(flat.dtype, torch.float32)).float().cpu()
 
 
 def check_moves(transform: str, amounts) -> tuple[tuple[float, ...], list[Move]]:
@@ -132,16 +126,11 @@ def check_moves(transform: str, amounts) -> tuple[tuple[float, ...], list[Move]]
 
 def _check_labels(labels, count: int) -> torch.Tensor:
     """(N,) classes on the CPU."""
-    if isinstance(labels, Integral) and not isinstance(labels, bool):
-        labels = [int(labels)] * count
-    try:
-        wanted = torch.as_tensor(labels).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"labels must be {count} classes, one for each image, got {labels!r}") from error
-    if wanted.shape != (count,) or wanted.dtype == torch.bool or wanted.is_floating_point() or wanted.is_complex():
-        got = f"{wanted.dtype} of shape {tuple(wanted.shape)}"
-        raise ValueError(f"labels must be {count} classes as integers, one for each image, got {got}")
-    return wanted.long()
+    expected = f"{count} classes, one for each image, or one for all"
+    wanted = check_integers("labels", labels, expected).cpu()
+    if wanted.shape not in ((), (count,)):
+        raise ValueError(f"labels must be {expected}, got shape {tuple(wanted.shape)}")
+    return wanted.expand(count)
 
 
 def _check_classes(labels: torch.Tensor, count: int) -> None:

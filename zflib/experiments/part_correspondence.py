@@ -4,55 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_layer, check_seed
+from .._arguments import check_images, check_integer, check_layer, check_seed
 from ..record.hooks import watched
 from .occluders import check_boxes, masked
-
-
-def distances(signs: torch.Tensor) -> torch.Tensor:
-    """(N,N) normalised Hamming distances of (N,D) signs: the share of units whose signs differ; 0 is a sign too."""
-    alike = sum(_product(where.float()) for where in _where(signs))  # whole numbers, exact up to 2**24 units
-    return 1 - alike.double() / signs.shape[1]
-
-
-def expected(signs: torch.Tensor) -> torch.Tensor:
-    """(N,N) what `distances` gives on average if each image's signs are shuffled: 1 - (p-p- + p0p0 + p+p+)."""
-    return 1 - sum(_product(where.double().mean(dim=1, keepdim=True)) for where in _where(signs))
-
-
-def variances(signs: torch.Tensor) -> torch.Tensor:
-    """(N,N) variance of `distances` if each image's signs are shuffled: that of a contingency table's diagonal."""
-    counts, units = torch.stack([where.double().sum(dim=1) for where in _where(signs)], dim=1), signs.shape[1]  # (N,3)
-    own = torch.diag_embed(counts) * units - counts[:, :, None] * counts[:, None, :]  # (N,3,3)
-    total = torch.einsum("iab,jab->ij", own, own) / (units**2 * max(1, units - 1))
-    return total / units**2
-
-
-def _where(signs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(N,D) bool: where the signs are -1, 0 and 1; ValueError if they are anything else."""
-    if not isinstance(signs, torch.Tensor) or signs.dim() != 2 or not signs.numel():
-        got = tuple(signs.shape) if isinstance(signs, torch.Tensor) else type(signs).__name__
-        raise ValueError(f"signs must be a tensor (N,D) of -1, 0 and 1, got {got}")
-    minus, zero, plus = (signs == sign for sign in (-1, 0, 1))
-    if not bool((minus | zero | plus).all()):
-        raise ValueError("signs must be -1, 0 or 1, got other values; use changes.sign(), without NaN")
-    return minus, zero, plus
-
-
-def _product(values: torch.Tensor) -> torch.Tensor:
-    return values @ values.T
-
-
-def of_pairs(matrix: torch.Tensor) -> torch.Tensor:
-    """(P,) what stands above the diagonal."""
-    rows, columns = torch.triu_indices(*matrix.shape, offset=1)
-    return matrix[rows, columns]
-
 
 #: Images in one forward pass. Originals and masked images pass in batches of the same size, each image at the same
 #: place: the last bits of a convolution depend on both, and a unit that the mask cannot reach must not seem changed.
@@ -77,7 +36,12 @@ class Correspondence:
     @cached_property
     def pairs(self) -> torch.Tensor:
         """(P,) the score of each pair (0,1), (0,2), … (N-2,N-1): the share of units whose signs differ."""
-        return of_pairs(distances(self.signs))
+        return _of_pairs(hamming_distances(self.signs))
+
+    @cached_property
+    def nulls(self) -> torch.Tensor:
+        """(P,) what each pair would score if the same numbers of + and - of each image lay at random units."""
+        return _of_pairs(expected_distances(self.signs))
 
     @property
     def delta(self) -> float:
@@ -85,14 +49,9 @@ class Correspondence:
         return float(self.pairs.mean())
 
     @property
-    def spread(self) -> float:
+    def std(self) -> float:
         """Standard deviation of the pairs' scores; pairs share images, so it is no standard error."""
         return float(self.pairs.std(unbiased=False))
-
-    @cached_property
-    def nulls(self) -> torch.Tensor:
-        """(P,) what each pair would score if the same numbers of + and - of each image lay at random units."""
-        return of_pairs(expected(self.signs))
 
     @property
     def null(self) -> float:
@@ -111,9 +70,9 @@ class Correspondence:
 
     @property
     def z(self) -> float:
-        """Standard deviations from delta to the null, exact for shuffled units; NaN if nothing changes."""
-        each = of_pairs(variances(self.signs))
-        deviation = float(each.sum().sqrt()) / len(each)  # pairs are uncorrelated under shuffling
+        """Standard deviations from the null to delta, exact for shuffled units; NaN if nothing changes."""
+        variances = _of_pairs(distance_variances(self.signs))
+        deviation = float(variances.sum().sqrt()) / len(variances)  # pairs are uncorrelated under shuffling
         return (self.delta - self.null) / deviation if deviation > 0 else float("nan")
 
     def strongest(self, share: float) -> Correspondence:
@@ -129,16 +88,40 @@ class Correspondence:
 
     def shuffled(self, rounds: int = 200, *, seed: int = 0) -> torch.Tensor:
         """(rounds,) scores with each image's units shuffled, which leaves the numbers of + and - as they are."""
-        generator, signs = torch.Generator().manual_seed(check_seed(seed)), self.signs
-        units, found = signs.shape[1], []
-        for _ in range(_rounds(rounds)):
-            mixed = [image[torch.randperm(units, generator=generator)] for image in signs]
-            found.append(of_pairs(distances(torch.stack(mixed))).mean())
+        generator, found = torch.Generator().manual_seed(check_seed(seed)), []
+        for _ in range(_check_rounds(rounds)):
+            mixed = [image[torch.randperm(len(image), generator=generator)] for image in self.signs]
+            found.append(_of_pairs(hamming_distances(torch.stack(mixed))).mean())
         return torch.stack(found)
 
     def p_value(self, rounds: int = 200, *, seed: int = 0) -> float:
         """How often shuffled units agree as well as these: a one-sided permutation test, 1/(rounds+1) at best."""
-        return _share(self.shuffled(rounds, seed=seed) <= self.delta + 1e-12)
+        return _permutation_p(self.shuffled(rounds, seed=seed) <= self.delta + 1e-12)
+
+
+def correspondence(net: nn.Module, images: torch.Tensor, boxes, *, layer: str, fill=0.0) -> Correspondence:
+    """Cover one rectangle of each preprocessed (N,3,H,W) image and compare what changes at `layer`. Section 4.3.
+
+    `boxes` (N,4): top, left, bottom, right in pixels, the last two outside; see `occluders.boxes_around`. `fill` as in
+    `zflib.occlude`, 0 is grey. The paper's layer 5 is "conv5", layer 7 "fc7". Fewer than two images, boxes that are
+    empty or leave the image, or NaN raise ValueError.
+    """
+    images = check_images(images, net)
+    check_layer(net, layer)
+    if len(images) < 2:
+        raise ValueError("images must be at least two, whose changes are compared, got 1")
+    boxes, found = check_boxes(boxes, images), []
+    with watched(net, [layer], images.device) as look:
+        for some, places in zip(images.split(BATCH), boxes.split(BATCH)):
+            before, after = (look(batch)[0][layer] for batch in (some, masked(some, places, fill=fill)))
+            found.append((before - after).flatten(1))
+    changes = torch.cat(found)
+    if not bool(changes.isfinite().all()):
+        raise ValueError(f"layer {layer!r} gives infinite units; look for overflow in net's weights")
+    return Correspondence(changes, layer)
+
+
+# --- two masks -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -159,55 +142,38 @@ class Comparison:
     same_p: float
 
 
-def correspondence(net: nn.Module, images: torch.Tensor, boxes, *, layer: str, fill=0.0) -> Correspondence:
-    """Cover one rectangle of each preprocessed (N,3,H,W) image and compare what changes at `layer`. Section 4.3.
-
-    `boxes` (N,4): top, left, bottom, right in pixels, the last two outside; see `masks.boxes_around`. `fill` as in
-    `zflib.occlude`, 0 is grey. The paper's layer 5 is "conv5", layer 7 "fc7". Fewer than two images, boxes that are
-    empty or leave the image, or NaN raise ValueError.
-    """
-    images = check_images(images, net)
-    check_layer(net, layer)
-    if len(images) < 2:
-        raise ValueError("images must be at least two, whose changes are compared, got 1")
-    boxes, found = check_boxes(boxes, images), []
-    with watched(net, [layer], images.device) as look:
-        for some, places in zip(images.split(BATCH), boxes.split(BATCH)):
-            before, after = (look(batch)[0][layer] for batch in (some, masked(some, places, fill=fill)))
-            found.append((before - after).flatten(1))
-    if not all(bool(changes.isfinite().all()) for changes in found):
-        raise ValueError(f"layer {layer!r} gives infinite units; look for overflow in net's weights")
-    return Correspondence(torch.cat(found), layer)
-
-
 def compare(first: Correspondence, second: Correspondence, *, rounds: int = 1000, seed: int = 0) -> Comparison:
     """Two masks in the same N images: is the first's score lower, and does it matter that the mask is the same?
 
     With few images all 2^N swaps are tried, otherwise `rounds` random ones; with N = 5 no p is below 1/32,
     and no `same_p` below 2/32, since a swap in all images changes nothing there.
     """
-    count = len(first.signs)
     if first.signs.shape != second.signs.shape or first.layer != second.layer:
         raise ValueError("second must hold the same images and layer as first, with another mask")
-    signs = torch.cat([first.signs, second.signs])
-    scores, nulls = distances(signs), expected(signs)
-    swaps = _swaps(count, _rounds(rounds), seed)
-    rows = torch.arange(count) + count * swaps.long()  # (S,N) whose change is called the first's
-    other = torch.arange(count) + count * (~swaps).long()
-    one, two = _means(scores, rows, rows), _means(scores, other, other)
-    ratio = one / _means(nulls, rows, rows) - two / _means(nulls, other, other)
-    matched, crossed = (one + two) / 2, _means(scores, rows, other)
-    values = one - two, ratio, crossed - matched
-    p, ratio_p = (_share(~(v[1:] > v[0] + 1e-12)) for v in values[:2])  # no ratio, NaN, is no evidence: it counts
-    same_p = _share(values[2][1:] >= values[2][0] - 1e-12)
-    return Comparison(float(values[0][0]), p, float(ratio[0]), ratio_p, float(matched[0]), float(crossed[0]), same_p)
+    signs, count = torch.cat([first.signs, second.signs]), len(first.signs)
+    scores, nulls = hamming_distances(signs), expected_distances(signs)
+    swaps = _swaps(count, _check_rounds(rounds), seed)
+    ones = torch.arange(count) + count * swaps.long()  # (S,N) the rows of `signs` that are called the first's
+    twos = torch.arange(count) + count * (~swaps).long()
+    one, two, crossed = _mean_of(scores, ones, ones), _mean_of(scores, twos, twos), _mean_of(scores, ones, twos)
+    difference, matched = one - two, (one + two) / 2
+    ratio = one / _mean_of(nulls, ones, ones) - two / _mean_of(nulls, twos, twos)
+    gain = crossed - matched
+    return Comparison(
+        difference=float(difference[0]),
+        p=_permutation_p(~(difference[1:] > difference[0] + 1e-12)),
+        ratio_difference=float(ratio[0]),
+        ratio_p=_permutation_p(~(ratio[1:] > ratio[0] + 1e-12)),  # no ratio, NaN, is no evidence: it counts
+        matched=float(matched[0]),
+        crossed=float(crossed[0]),
+        same_p=_permutation_p(gain[1:] >= gain[0] - 1e-12),
+    )
 
 
-def _means(matrix: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+def _mean_of(matrix: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """(S,) mean over all pairs of different images of matrix[rows, columns], for (S,N) rows and columns."""
-    count = rows.shape[1]
     table = matrix[rows[:, :, None], columns[:, None, :]]  # (S,N,N)
-    return table[:, ~torch.eye(count, dtype=torch.bool)].mean(dim=1)
+    return table[:, ~torch.eye(rows.shape[1], dtype=torch.bool)].mean(dim=1)
 
 
 def _swaps(count: int, rounds: int, seed: int) -> torch.Tensor:
@@ -218,12 +184,50 @@ def _swaps(count: int, rounds: int, seed: int) -> torch.Tensor:
     return torch.cat([torch.zeros(1, count, dtype=torch.bool), drawn])
 
 
-def _share(as_extreme: torch.Tensor) -> float:
+def _permutation_p(as_extreme: torch.Tensor) -> float:
     """A permutation test's p: what was found counts as one of the possibilities."""
     return (1 + int(as_extreme.sum())) / (1 + len(as_extreme))
 
 
-def _rounds(rounds) -> int:
-    if not isinstance(rounds, Integral) or isinstance(rounds, bool) or rounds < 1:
-        raise ValueError(f"rounds must be a number of shuffles, at least 1, got {rounds!r}")
-    return int(rounds)
+def _check_rounds(rounds) -> int:
+    return check_integer("rounds", rounds, "a number of shuffles, at least 1", low=1)
+
+
+# --- Hamming distances -----------------------------------------------------------------------------------------------
+
+
+def hamming_distances(signs: torch.Tensor) -> torch.Tensor:
+    """(N,N) normalised Hamming distances of (N,D) signs: the share of units whose signs differ; 0 is a sign too."""
+    alike = sum(_inner_products(where.float()) for where in _where(signs))  # whole numbers, exact up to 2**24 units
+    return 1 - alike.double() / signs.shape[1]
+
+
+def expected_distances(signs: torch.Tensor) -> torch.Tensor:
+    """(N,N) `hamming_distances` on average if each image's signs are shuffled: 1 - (p-p- + p0p0 + p+p+)."""
+    return 1 - sum(_inner_products(where.double().mean(dim=1, keepdim=True)) for where in _where(signs))
+
+
+def distance_variances(signs: torch.Tensor) -> torch.Tensor:
+    """(N,N) variance of `hamming_distances` if each image's signs are shuffled: of a contingency table's diagonal."""
+    counts, units = torch.stack([where.double().sum(dim=1) for where in _where(signs)], dim=1), signs.shape[1]  # (N,3)
+    own = torch.diag_embed(counts) * units - counts[:, :, None] * counts[:, None, :]  # (N,3,3)
+    total = torch.einsum("iab,jab->ij", own, own) / (units**2 * max(1, units - 1))
+    return total / units**2
+
+
+def _where(signs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(N,D) bool: where the signs are -1, 0 and 1; ValueError if they are anything else, NaN for example."""
+    minus, zero, plus = signs == -1, signs == 0, signs == 1
+    if signs.dim() != 2 or not signs.numel() or not bool((minus | zero | plus).all()):
+        raise ValueError(f"signs must be (N,D) of -1, 0 and 1, got {tuple(signs.shape)}; use changes.sign(), no NaN")
+    return minus, zero, plus
+
+
+def _inner_products(values: torch.Tensor) -> torch.Tensor:
+    return values @ values.T
+
+
+def _of_pairs(matrix: torch.Tensor) -> torch.Tensor:
+    """(P,) what stands above the diagonal."""
+    rows, columns = torch.triu_indices(*matrix.shape, offset=1)
+    return matrix[rows, columns]

@@ -45,7 +45,7 @@ def check_move(move) -> Move:
     if not isinstance(move, Move):
         raise TypeError(f"move must be a transforms.Move, such as Move(down=3), got {move!r}")
     for name, value in zip(move._fields, move):
-        if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) <= 1e6:
+        if not isinstance(value, Real) or not abs(value) <= 1e6:
             raise ValueError(f"{name} must be a finite number, got {value!r}; amounts are pixels, factors or degrees")
     if not SCALES[0] <= move.scale <= SCALES[1]:
         raise ValueError(f"scale must be a factor from {SCALES[0]:g} to {SCALES[1]:g}, got {move.scale!r}; 1 is as is")
@@ -125,9 +125,10 @@ def _places(height: int, width: int, move: Move) -> torch.Tensor:
 
 def _blurred(images: torch.Tensor, scale: float, fill) -> torch.Tensor:
     """Blurred as shrinking needs it; with a number around it, the blurred rim outside is kept."""
+    from torchvision.transforms.functional import gaussian_blur  # slow to import
+
     sigma = (1 / scale - 1) / 2
     radius = math.ceil(3 * sigma)
-    from torchvision.transforms.functional import gaussian_blur
 
     around = gaussian_blur(_padded(images, 2 * radius, fill), [2 * radius + 1] * 2, [sigma] * 2)
     inside = slice(2 * radius, -2 * radius)

@@ -129,9 +129,9 @@ def numbers(score: Correspondence) -> dict[str, float]:
     """What a row of the table holds."""
     sparse = score.strongest(SHARE)  # all images equally dense, about as the paper's must have been
     return {
-        "delta": score.delta, "spread": score.spread, "null": score.null, "ratio": score.ratio,
+        "delta": score.delta, "spread": score.std, "null": score.null, "ratio": score.ratio,
         "changed_fraction": score.changed_fraction, "z": score.z,
-        "sparse_delta": sparse.delta, "sparse_spread": sparse.spread, "sparse_null": sparse.null,
+        "sparse_delta": sparse.delta, "sparse_spread": sparse.std, "sparse_null": sparse.null,
     }  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from .. import _files, models
 from .._arguments import check_layer
+from ..data.image_source import images_of
 from ..deconv import Deconvnet
 from ..experiments.peaks import find_peaks
-from .gallery import images_of
 
 
 @dataclass

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .. import _files
 from .._arguments import check_integer, check_integers
-from ..data.image_source import Indexed, open_source
+from ..data.image_source import images_of
 from ..data.scenes import Scenes
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
@@ -81,8 +81,8 @@ def mine(net: nn.Module, images, labels, *, layers, chosen: int, k: int = 9, nam
     drawn = {layer: _project(net, images, found[layer], layer, channels) for layer, channels in wanted.items()}
     strongest = sorted({number for peaks in found.values() for number in peaks.images.flatten().tolist()})
     return Gallery(
-        peaks={layer: found[layer].cpu() for layer in found},
-        labels={layer: labels[found[layer].images.cpu()] for layer in found},
+        peaks={layer: found[layer] for layer in found},
+        labels={layer: labels[found[layer].images] for layer in found},
         chosen=wanted,
         projections={layer: projections for layer, (projections, _) in drawn.items()},
         patch_agreement={layer: agreement for layer, (_, agreement) in drawn.items()},
@@ -113,14 +113,6 @@ def _project(net: nn.Module, images, peaks: Peaks, layer: str, channels: torch.T
         projections.append(deconvnet.project(some, layer, channel, positions=positions).cpu())
         agreement.append(mean_correlation(crop(net, layer, some, positions)).cpu())
     return torch.stack(projections), torch.stack(agreement)
-
-
-def images_of(net: nn.Module, images, numbers: torch.Tensor, *, preprocess=None) -> torch.Tensor:
-    """(…,3,H,W) in the network's units: images number `numbers` (…) of a source as `find_peaks` takes them."""
-    source = open_source(net, images, preprocess)
-    if not isinstance(source, Indexed):
-        raise TypeError("images: an iterator gives each image once; a list, an array, a folder or a data set is needed")
-    return torch.stack([source.one(number) for number in numbers.flatten().tolist()]).unflatten(0, numbers.shape)
 
 
 def alive(peaks: Peaks) -> torch.Tensor:
