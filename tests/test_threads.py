@@ -1,0 +1,143 @@
+"""Calls at the same time give what calls one after the other give, and networks of others notice nothing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+import zflib
+
+THREADS, ROUNDS = 4, 3
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
+def pictures(seed: int, count: int = 6) -> torch.Tensor:
+    return torch.randn(count, 3, 20, 20, generator=torch.Generator().manual_seed(seed))
+
+
+def peaks(net, seed):
+    found = zflib.find_peaks(net, pictures(seed, 40), layers=["3", "4"], k=3)
+    return [part for layer in found.values() for part in (layer.values, layer.images, layer.positions)]
+
+
+def squares(net, seed):
+    maps = zflib.occlude(net, pictures(seed)[0], size=6, stride=4, layer="4")
+    return [maps.probability, maps.prediction, maps.activity]
+
+
+def moves(net, seed):
+    found = zflib.invariance(net, pictures(seed), 0, transform="translate", amounts=(0, 2, 5), layers=("0", "4"))
+    return [*found.distance.values(), found.probability]
+
+
+def parts(net, seed):
+    boxes = torch.tensor([[2, 3, 9, 11]]).expand(6, 4)
+    return [zflib.correspondence(net, pictures(seed), boxes, layer="4").changes]
+
+
+def projections(net, seed):
+    deconvnet = zflib.Deconvnet(net)
+    images = pictures(seed)
+    return [
+        deconvnet.project(images, "4", 3),
+        deconvnet.project_all(images[0], "4"),
+        deconvnet.activations(images, "9"),
+    ]
+
+
+def fields(net, seed):
+    return [torch.tensor(zflib.receptive_field(net, "4", (seed % 5, 2), size=20))]
+
+
+CALLS = [peaks, squares, moves, parts, projections, fields]
+
+
+def at_once(jobs):
+    """What each job returns, all of them started in the same moment."""
+    gate = threading.Barrier(len(jobs))
+
+    def run(job):
+        gate.wait()
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(run, jobs))
+
+
+def equal(some, others) -> bool:
+    return len(some) == len(others) and all(torch.equal(a, b) for a, b in zip(some, others))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+def test_four_threads_give_what_one_gives(call, training):
+    net = small_net().train(training)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    alone = [call(net, seed) for seed in range(THREADS)]
+    for _ in range(ROUNDS):
+        together = at_once([lambda seed=seed: call(net, seed) for seed in range(THREADS)])
+        assert all(equal(a, b) for a, b in zip(alone, together))
+    assert net.training == training and all(torch.equal(net.state_dict()[k], v) for k, v in before.items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_different_calls_on_one_network():
+    net = small_net()
+    jobs = [lambda call=call: call(net, 1) for call in CALLS]
+    alone = [job() for job in jobs]
+    for _ in range(ROUNDS):
+        assert all(equal(a, b) for a, b in zip(alone, at_once(jobs)))
+
+
+def test_a_forward_pass_of_the_owner_is_not_heard_and_not_ended():
+    net = small_net().eval()
+    images, stop, failed = pictures(9), threading.Event(), []
+    expected = net(images)
+
+    def owner():
+        while not stop.is_set():
+            if not torch.equal(net(images), expected):
+                failed.append("another result")
+
+    thread = threading.Thread(target=owner)
+    thread.start()
+    try:
+        alone = [call(net, 1) for call in CALLS]
+        again = [call(net, 1) for call in CALLS]
+    finally:
+        stop.set()
+        thread.join()
+    assert not failed and all(equal(a, b) for a, b in zip(alone, again))
+
+
+def test_other_networks_notice_nothing():
+    net, other, stop, errors = small_net(), small_net(), threading.Event(), []
+
+    def neighbour():
+        while not stop.is_set():
+            try:
+                other(pictures(3))
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=neighbour)
+    thread.start()
+    try:
+        for seed in range(4):
+            squares(net, seed)
+            peaks(net, seed)
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors
