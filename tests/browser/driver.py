@@ -71,7 +71,7 @@ def run_all(page, address: str) -> None:
     page.get_by_text("| Idle").first.wait_for()  # before that, Run All would ask which kernel
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function(FINISHED, timeout=240_000)
+    page.wait_for_function(FINISHED, timeout=600_000)
     stopped = page.evaluate(STOPPED)
     assert not stopped, stopped
 
