@@ -238,7 +238,7 @@ def test_a_networks_own_error_stays_in_the_sentence(images):
 
     net = nn.Sequential(nn.Flatten())
     net.forward = fail
-    with pytest.raises(ValueError, match=r"images of shape \(5, 3, 12, 12\) do not fit this network \(the sky is grey\); crop"):
+    with pytest.raises(ValueError, match=r"images of shape \(5, 3, 12, 12\) do not .* \(the sky is grey\); crop"):
         zflib.invariance(net, images, 0, **(GOOD | {"layers": "0"}))
 
 
