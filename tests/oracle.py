@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from zflib._arguments import layer_path
 from zflib.models.response_norm import ResponseNorm
+from zflib.record import record
+from zflib.record.steps import POINT
 
 RULES = ("deconvnet", "gradient", "guided")
 
@@ -117,3 +119,24 @@ def close(ours, theirs, tolerance=1e-5):
     assert peak > 0, "nothing to compare"
     difference = float((ours - theirs).abs().max()) / peak
     assert difference < tolerance, f"relative difference {difference:.1e}"
+
+
+def replay(net, images, layer, *, n=3):
+    """One image's record, computed again for n other images, gives what the network gives; so do parts of the maps.
+
+    Returns how many of its steps were computed in part.
+    """
+    tape, parts = record(net, images[:1], layer_path(net, layer), whole=True), 0
+    values = {0: torch.randn(n, *images.shape[1:], dtype=images.dtype)}
+    for place in tape.used(len(tape.steps) - 1)[1:]:
+        step = tape.steps[place]
+        taken = [values[earlier] for earlier in step.inputs]
+        before = [value.clone() for value in taken]
+        values[place] = step.again(*taken)
+        assert values[place].shape == (n, *step.shape[1:]) and all(map(torch.equal, taken, before))
+        if step.window == POINT and all(value.shape[-2:] == step.shape[-2:] for value in taken):
+            some = (..., slice(0, 2), slice(1, 3))
+            torch.testing.assert_close(step.again(*(value[some] for value in taken)), values[place][some])
+            parts += 1
+    torch.testing.assert_close(values[len(tape.steps) - 1], net(values[0].clone()))
+    return parts

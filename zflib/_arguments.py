@@ -111,8 +111,10 @@ def layer_names(net: nn.Module) -> list[str]:
 
 
 def check_layer(net: nn.Module, layer) -> None:
-    """ValueError that lists the valid names unless `layer` is one of them."""
+    """ValueError that lists the valid names unless `layer` is one of them, or one of the network's modules itself."""
     check_net(net)
+    if isinstance(layer, nn.Module) and any(layer is module for module in net.modules()):
+        return
     if isinstance(layer, str) and layer and (layer in layer_names(net) or layer in dict(net.named_modules())):
         return
     names = layer_names(net)
@@ -120,8 +122,10 @@ def check_layer(net: nn.Module, layer) -> None:
     raise ValueError(f"layer {layer!r} is not in this network; it has {listed or 'no layers'}")
 
 
-def layer_path(net: nn.Module, layer: str) -> str:
+def layer_path(net: nn.Module, layer: str | nn.Module) -> str:
     """The module whose output `layer` means: after its ReLU for our networks, the module itself for any other."""
+    if isinstance(layer, nn.Module):
+        return next(path for path, module in net.named_modules() if module is layer)
     return net.layer_path(layer) if hasattr(net, "layer_path") else layer
 
 

@@ -1,7 +1,9 @@
 """The deconvnet: unpool, rectify, transposed filter, and whole networks against autograd."""
 
 import random
+import sys
 import warnings
+from collections import Counter
 
 import oracle
 import pytest
@@ -312,6 +314,13 @@ def test_middles(name):
     agree(net, "last", images[:1], rules=["deconvnet"])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", MIDDLES)
+def test_every_step_can_be_computed_again(name):
+    net, images = build(*MIDDLES[name])
+    assert oracle.replay(net, images, "last") >= 1
+
+
 HEADS = {
     "flatten": nn.Sequential(nn.ReLU(), nn.Flatten(), nn.LazyLinear(7), nn.ReLU(), nn.Dropout(), nn.Linear(7, 4)),
     "without bias": nn.Sequential(nn.Flatten(), nn.LazyLinear(7, bias=False), nn.ReLU()),
@@ -411,7 +420,10 @@ KNOWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", KNOWN)
+DAILY = ("vgg11_bn", "squeezenet", "resnet18")  # they have the pools, batch norms, sums and concatenations
+
+
+@pytest.mark.parametrize("name", [n if n in DAILY else pytest.param(n, marks=pytest.mark.nightly) for n in KNOWN])
 def test_known_networks(name):
     make, settings, size, layers = KNOWN[name]
     torch.manual_seed(0)
@@ -427,6 +439,105 @@ def test_zfnet56():
     for layer in ["conv1", "norm1", "pool2", "conv5"]:
         agree(net, layer, torch.randn(2, 3, 56, 56))
     agree(net, "fc8", torch.randn(1, 3, 56, 56), rules=["deconvnet"])
+
+
+# --- what runs is what the notebooks build --------------------------------------------------------------------------
+
+
+def calls(run):
+    """How often the three public functions begin, as a breakpoint in them would see it."""
+    codes, counted = {f.__code__: f.__name__ for f in (unpool, rectify, transposed_filter)}, Counter()
+
+    def count(frame, event, argument):
+        if event == "call" and frame.f_code in codes:
+            counted[codes[frame.f_code]] += 1
+
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+@pytest.mark.parametrize("rule", oracle.RULES)
+@pytest.mark.parametrize("overlap", ["sum", "max", "last"])
+@pytest.mark.parametrize("layer, relus", [("8", 3), ("11", 4)], ids=["convolutional", "fully connected"])
+def test_what_runs_is_unpool_rectify_and_transposed_filter(rule, overlap, layer, relus):
+    net = nn.Sequential(*small(), nn.Flatten(), nn.LazyLinear(5).double(), nn.ReLU())
+    image = torch.randn(1, 3, 27, 23, dtype=torch.float64)
+    net(image)
+    nn.init.ones_(net[10].bias)
+    d = zflib.Deconvnet(net, rule=rule, overlap=overlap)
+    channel = int(strong(d.activations(image, layer)))
+    rectified = {} if rule == "gradient" else {"rectify": relus}
+    assert calls(lambda: d.project(image, layer, channel)) == {"unpool": 2, "transposed_filter": 3, **rectified}
+
+
+# --- the caller's own rules -----------------------------------------------------------------------------------------
+
+
+def by_autograd(function):
+    return lambda signal, input, output: torch.func.vjp(function, input)[1](signal)[0]
+
+
+OWN = {
+    "gelu": (nn.GELU(), by_autograd(F.gelu)),
+    "relu6": (nn.ReLU6(), lambda signal, input, output: signal * (input > 0) * (input < 6)),
+    "relu6 in place": (nn.ReLU6(inplace=True), lambda signal, input, output: signal * (output > 0) * (output < 6)),
+    "group norm": (nn.GroupNorm(2, 6), by_autograd(lambda maps: F.group_norm(maps, 2))),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_rule_of_ones_own(name):
+    part, rule = OWN[name]
+    net, images = build(lambda net, x: net.parts[0](net.parts[1](x)) + x, part, nn.Conv2d(6, 6, 1))
+    for inside in oracle.RULES:
+        d = zflib.Deconvnet(net, rule=inside, rules={type(part): rule})
+        channels = strong(d.activations(images, "relu"))
+        expected = oracle.project(net, images, "relu", channels.tolist(), rule=inside)
+        oracle.close(d.project(images, "relu", channels), expected)
+    with pytest.raises(zflib.deconv.Unsupported):
+        zflib.Deconvnet(net).project(images, "relu", 0)
+
+
+class Block(nn.Module):
+    def forward(self, x):
+        return F.silu(x.sigmoid_())
+
+
+def test_a_rule_of_ones_own_for_a_whole_block():
+    """Nothing inside the module is looked at."""
+    net, images = build(*module(nn.ReLU(), Block(), nn.ReLU()))
+    once, twice = (zflib.Deconvnet(net, rules={Block: lambda s, i, o, k=k: k * s}) for k in (1, 2))
+    oracle.close(twice.project(images, "relu", 0), 2 * once.project(images, "relu", 0))
+    oracle.close(twice.activations(images, "relu"), net(images).detach())
+
+
+def test_what_a_block_wrote_over_is_not_followed():
+    def beside(net, x):
+        view = x.view(x.shape)
+        return net.parts[0](x) + view
+
+    net, images = build(beside, Block())
+    with pytest.raises(zflib.deconv.Unsupported, match="Block through another view of the same memory"):
+        zflib.Deconvnet(net, rules={Block: lambda s, i, o: s}).project(images, "relu", 0)
+
+
+def test_what_is_wrong_with_rules():
+    net, images = build(*module(nn.GELU()))
+    for rules in ({"GELU": F.gelu}, {nn.GELU: 1}, {nn.GELU(): F.gelu}):
+        with pytest.raises(TypeError, match=r"rules must be \{kind of module: function\}, got"):
+            zflib.Deconvnet(net, rules=rules)
+    with pytest.raises(ValueError, match=r"rules: that for GELU must give \(2, 6, 9, 11\), got \(2, 6, 3\)"):
+        d = zflib.Deconvnet(net, rules={nn.GELU: lambda signal, input, output: signal[..., :3, 0]})
+        d.project(images, "relu", 0)
+    with pytest.raises(zflib.deconv.Unsupported, match=r"GELU.*a rule of your own: Deconvnet\(net, rules=\{nn.GELU: "):
+        zflib.Deconvnet(net)
+    net, images = build(lambda net, x: net.parts[0](x, x), nn.Bilinear(11, 11, 11))
+    with pytest.raises(zflib.deconv.Unsupported, match=r"rules: module 'parts.0' takes 2 tensors"):
+        zflib.Deconvnet(net, rules={nn.Bilinear: lambda signal, input, output: signal}).activations(images, "parts.0")
 
 
 # --- project_all, ties, dead channels, overlap ----------------------------------------------------------------------
@@ -494,6 +605,15 @@ def test_dead_channels_project_to_zeros():
     projections = zflib.Deconvnet(net).project_all(image, "8")
     assert not projections[2:4].any() and projections[[0, 1, 4, 5, 6]].flatten(1).any(1).sum() >= 3
     assert not zflib.Deconvnet(net).project(image[None], "8", 2).any()
+
+
+def test_a_layer_may_be_the_module_itself():
+    net, images = small(), torch.randn(2, 3, 27, 23, dtype=torch.float64)
+    d = zflib.Deconvnet(net)
+    assert torch.equal(d.project(images, net[7], 1), d.project(images, "7", 1))
+    net, images = zflib.zfnet56(3), torch.randn(1, 3, 56, 56)
+    before, after = (zflib.Deconvnet(net).activations(images, layer) for layer in (net.conv3, "conv3"))
+    assert before.min() < 0 and torch.equal(before.relu(), after)
 
 
 def test_ties_go_to_the_first_position_in_reading_order():

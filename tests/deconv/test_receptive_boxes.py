@@ -159,6 +159,24 @@ def test_many_fields_at_once():
         receptive_fields(net, "conv4", torch.tensor([[0, 0], [0, 7]]))
 
 
+def test_inputs_that_are_not_square_and_a_layer_by_its_module():
+    body = nn.Sequential(nn.Conv2d(3, 2, 3, 2), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(12, 2))
+    assert receptive_field(body, "0", (3, 9), size=(9, 21)) == (6, 18, 9, 21)
+    assert receptive_field(body, body[1], (0, 1), size=(9, 21)) == receptive_field(body, "1", (0, 1), size=(9, 21))
+    assert receptive_field(body, "1", (1, 2), size=(9, 21)) == (4, 12, 9, 21)
+    assert receptive_field(body, "3", (0, 0), size=(9, 21)) == (0, 0, 9, 21)
+    assert receptive_fields(body, body[3], [[0, 0]], size=(9, 21)).tolist() == [[0, 0, 9, 21]]
+    with pytest.raises(ValueError, match="layer Conv2d.* is not in this network; it has 0, 1"):
+        receptive_field(body, nn.Conv2d(3, 2, 3), (0, 0))
+
+
+def test_what_is_refused_on_the_way_down_can_have_a_receptive_field():
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.GELU(), nn.Conv2d(2, 2, 3, 2), nn.Softmax(1))
+    assert receptive_field(net, "2", (1, 1), size=15) == (2, 2, 7, 7)
+    with pytest.raises(Unsupported, match="receptive fields are known for convolutions and pools, not for '_softmax'"):
+        receptive_field(net, "3", (1, 1), size=15)
+
+
 def test_patches_are_exact_and_filled_outside():
     images = torch.arange(1.0, 76).view(1, 3, 5, 5).expand(6, 3, 5, 5)
     boxes = [(1, 1, 4, 4), (-1, -2, 2, 1), (3, 4, 6, 7), (-7, 0, -4, 3), (9, 9, 12, 12), (0, -1, 3, 2)]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from zflib.deconv import Deconvnet
 from zflib.deconv import _receptive_window as receptive_window
+from zflib.deconv._subpixel import subpixel
 from zflib.models.response_norm import ResponseNorm
 
 Conv, Pool, ReLU = nn.Conv2d, nn.MaxPool2d, nn.ReLU
@@ -97,7 +98,7 @@ def test_subpixel_filters(kernel, stride):
     conv = nn.Conv2d(3, 5, kernel, stride).double()
     maps = torch.randn(2, 5, 3, 4, dtype=torch.float64)
     expected = F.conv_transpose2d(maps, conv.weight, None, stride)
-    ours = receptive_window._subpixel(maps, conv.weight, stride)
+    ours = subpixel(maps, conv.weight, stride)
     assert ours.shape == expected.shape
     torch.testing.assert_close(ours, expected)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import zflib
 from zflib.deconv import Deconvnet, Unsupported
-from zflib.record import record
+from zflib.record import Window, record
 from zflib.record.steps import Add
 
 
@@ -502,3 +502,64 @@ def test_the_steps_of_a_small_network():
 def test_a_branching_network_has_no_chain():
     net, images = network(lambda net, x: x.relu() + x)
     assert record(net, images, "last").chain() is None and record(net, images, "conv").chain() is not None
+
+
+# --- steps that are computed again ----------------------------------------------------------------------------------
+
+
+def squeeze_and_excite(net, x):
+    return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gelu", "leaky_relu in place", "hardtanh", "sigmoid_", "gate", "silu", "prelu", "pow",
+                                  "clamp_", "where", "mask as numbers", "squeeze and excite"])  # fmt: skip
+def test_what_a_deconvnet_refuses_can_still_be_computed_again(name):
+    net, images = network(BODIES[name][0] if name in BODIES else squeeze_and_excite)
+    assert oracle.replay(net, images, "conv") >= 1
+
+
+NEVER_AGAIN = {
+    "drawn anew": lambda net, x: F.dropout(x, 0.5, training=True),
+    "the batch's statistics": lambda net, x: F.batch_norm(x, None, None, training=True),
+    "a constant for each image": lambda net, x: x + torch.ones(2, 1, 1, 1).to(x),
+    "a constant for each position": lambda net, x: x - torch.arange(36.0).to(x).view(6, 6),
+    "a gain for each column": lambda net, x: x * torch.arange(6.0).to(x),
+    "images moved": lambda net, x: x.transpose(0, 1).transpose(0, 1),
+    "images in channels": lambda net, x: x.reshape(1, 8, 6, 6).relu().reshape(x.shape),
+    "what an operation leaves behind": lambda net, x: F.max_pool2d(x, 2, return_indices=True)[1].to(x),
+    "changed through a view": fill_view,
+}
+
+
+@pytest.mark.parametrize("name", NEVER_AGAIN)
+def test_what_cannot_be_computed_again(name):
+    net, images = network(NEVER_AGAIN[name], n=2)
+    tape = record(net, images, "conv", whole=True)
+    assert any(tape.steps[place].again is None for place in tape.used(len(tape.steps) - 1) if place)
+
+
+def test_maps_that_move_have_no_window():
+    net, images = network(lambda net, x: squeeze_and_excite(net, torch.cat([x, x.transpose(2, 3).flip(2)], 2)))
+    tape = record(net, images, "last")
+    assert [type(step).__name__ for step in tape.steps if step.window is None and step.inputs] == [
+        "Linear", "Linear", "Cat", "Linear", "Refused"]  # fmt: skip
+    assert tape.steps[1].window == Window((3, 3), padding=(1, 1))
+
+
+def test_a_whole_record_ends_with_the_networks_output():
+    class Two(Around):
+        def forward(self, x):
+            out = self.conv(x).flatten(1)
+            self.kept = super().forward(x).relu()
+            return out
+
+    net = Two(lambda net, x: x)
+    images = torch.randn(1, 3, 6, 6)
+    net(images)
+    tape = record(net, images, "last", whole=True)
+    torch.testing.assert_close(tape.scores, net(images).detach())
+    torch.testing.assert_close(tape.activations.relu(), net.kept.detach())
+    assert tape.steps[-1].shape == tape.scores.shape and tape.steps[tape.place].shape == tape.activations.shape
+    net.forward = lambda x: {"out": Two.forward(net, x)}
+    assert record(net, images, "last", whole=True).scores.keys() == {"out"}

@@ -13,7 +13,7 @@ from ..record.steps import Filter, Pass, Pool, Rectify, Scale, Step
 from .rules import Rules
 
 LOCAL = (Filter, Rectify, Pool, Scale, Pass)
-FLOATS = 2**24  # of the largest map in one chunk: 64 MB
+FLOATS = 2**23  # of the largest map in one chunk: 32 MB
 ALL = slice(None)  # signal b belongs to image b
 
 
@@ -63,18 +63,10 @@ class Window:
         values = self.values.new_zeros(*self.values.shape[:2], rows, columns)
         return Window(self.copy_to(values, top, left), top, left)
 
-    def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,h) rows and (B,w) columns of the values in the map."""
-        rows, columns = (torch.arange(side, device=self.values.device) for side in self.values.shape[-2:])
-        return self.top[:, None] + rows, self.left[:, None] + columns
-
     def cut(self, maps: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-        """The same windows of (N,C,H,W) maps; what lies outside repeats the border, to be met by zeros."""
-        rows, columns = self.grid()
-        rows, columns = rows.clamp(0, maps.shape[-2] - 1), columns.clamp(0, maps.shape[-1] - 1)
-        owners = owners[:, None, None, None]
-        channels = torch.arange(maps.shape[1], device=maps.device)[:, None, None]
-        return maps[owners, channels, rows[:, None, :, None], columns[:, None, None, :]]
+        """(B,C',h,w): the same windows of (N,C',H,W) maps, window b from maps[owners[b]]."""
+        h, w = self.values.shape[-2:]
+        return maps.unfold(2, h, 1).unfold(3, w, 1)[owners, :, self.top, self.left]
 
     def copy_to(self, maps, top: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
         """Write each window into maps[b] (C,H,W), whose corner is at (top[b], left[b])."""
@@ -123,39 +115,39 @@ def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Window:
     values = F.one_hot(seeds.channels, tape.activations.shape[1]).to(seeds.values) * seeds.values[:, None]
     window, chain = Window(values[:, :, None, None], *seeds.positions.unbind(-1)), tape.chain()
     for step, source in zip(chain[::-1], [*chain[-2::-1], tape.steps[0]]):
-        (values,) = rules.down(_seen_by(window, step, seeds.owners), window.values, ALL)
-        (sy, sx), (py, px) = (step.window.stride, step.window.padding)
-        window = Window(values, window.top * sy - py, window.left * sx - px).fit(*source.shape[-2:])
+        _, stride, padding, _ = step.window
+        top, left = (at * s - p for at, s, p in zip((window.top, window.left), stride, padding))
+        own = _own(step, window, seeds.owners, top, left)
+        (values,) = rules.down(own, window.values, ALL)
+        window = Window(values, top, left).fit(*source.shape[-2:])
     return window
 
 
-def _seen_by(window: Window, step: Step, owners: torch.Tensor) -> Step:
-    """The same step as if each window were its whole output: without padding, with switches that count from there."""
-    if isinstance(step, Filter | Pool):
-        kernel, stride, _, dilation = step.window
-        size = tuple(
-            (n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(window.values.shape[2:], stride, dilation, kernel)
-        )
-        if isinstance(step, Filter):
-            return replace(step, padding=(0, 0), size=size)
-        return replace(step, padding=(0, 0), size=size, switches=_switches(window, step, owners, size[1]))
+def _own(step: Step, window: Window, owners: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> Step:
+    """The step as if each window were its whole output, and the pixels from (top, left) on its whole input."""
     if isinstance(step, Rectify) and step.mask is not None:
         return replace(step, mask=window.cut(step.mask, owners))
-    return step
+    if not isinstance(step, Filter | Pool):
+        return step
+    kernel, stride, _, dilation = step.window
+    sides = zip(window.values.shape[2:], stride, dilation, kernel)
+    height, width = ((n - 1) * s + d * (k - 1) + 1 for n, s, d, k in sides)
+    own = replace(step, padding=(0, 0), size=(height, width))
+    if isinstance(step, Pool):
+        corners = (top * width + left)[:, None, None, None]
+        own.switches = window.cut(_in_rows_of(width, step), owners) - corners
+    return own
 
 
-#: The switches of a pool relative to the corners of their own pool windows, for windows of some width.
-_RELATIVE: WeakKeyDictionary[Pool, tuple[int, torch.Tensor]] = WeakKeyDictionary()
+#: A pool's switches as they would be in maps of another width: that width, and the switches.
+_RENUMBERED: WeakKeyDictionary[Pool, tuple[int, torch.Tensor]] = WeakKeyDictionary()
 
 
-def _switches(window: Window, step: Pool, owners: torch.Tensor, width: int) -> torch.Tensor:
-    """(B,C,h,w) positions in maps of `width` columns, whose corner is that of the first pool window."""
-    known, relative = _RELATIVE.get(step, (None, None))
-    (rows, columns), device = step.shape[-2:], step.switches.device
+def _in_rows_of(width: int, step: Pool) -> torch.Tensor:
+    """(N,C,h,w) switches as they would be in maps of `width` columns."""
+    known, switches = _RENUMBERED.get(step, (None, None))
     if known != width:
-        top = torch.arange(rows, device=device)[:, None] * step.stride[0] - step.padding[0]
-        left = torch.arange(columns, device=device) * step.stride[1] - step.padding[1]
-        relative = (step.switches // step.size[1] - top) * width + step.switches % step.size[1] - left
-        _RELATIVE[step] = width, relative
-    h, w = (torch.arange(n, device=device) * s for n, s in zip(window.values.shape[2:], step.stride))
-    return window.cut(relative, owners).add_(h[:, None] * width + w)
+        rows = step.switches // step.size[1]
+        switches = step.switches + rows * (width - step.size[1])
+        _RENUMBERED[step] = width, switches
+    return switches

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from .._arguments import check_choice
 from ..record.steps import Filter
+from ._subpixel import subpixel
 
 OVERLAPS = ("sum", "max", "last")
 
@@ -23,7 +24,7 @@ def unpool(pooled: torch.Tensor, switches: torch.Tensor, *, size, overlap: str =
     height, width = size = _two(size)
     if pooled.shape != switches.shape:
         raise ValueError(f"switches must be one per value, {tuple(pooled.shape)}, got {tuple(switches.shape)}")
-    if switches.numel() and (int(switches.min()) < 0 or int(switches.max()) >= height * width):
+    if switches.numel() and not 0 <= int(switches.min()) <= int(switches.max()) < height * width:
         raise ValueError(f"switches point outside a {height}x{width} map; size is that of the map before pooling")
     values, places = pooled.flatten(-2), switches.flatten(-2)
     maps = values.new_zeros(*values.shape[:-1], height * width)
@@ -62,9 +63,13 @@ def transposed_filter(maps: torch.Tensor, conv: nn.Conv2d | Filter, *, size) -> 
         raise ValueError(f"maps must be (N, {given}) for size {size[0]}x{size[1]}, got {tuple(maps.shape)}")
     # where the stride does not divide exactly, no filter reached the last rows and columns: they stay 0
     missing = [n + 2 * p - (m - 1) * s - r for n, p, m, s, r in zip(size, before, maps.shape[2:], stride, reach)]
-    if all(0 <= m < max(s, d) for m, s, d in zip(missing, stride, dilation)):
+    pixels = weight.shape[1] == 3 and conv.groups == 1 and tuple(dilation) == (1, 1) and stride[0] == stride[1] > 1
+    if not pixels and all(0 <= m < max(s, d) for m, s, d in zip(missing, stride, dilation)):
         return F.conv_transpose2d(maps, weight, None, stride, before, missing, conv.groups, dilation)
-    whole = F.conv_transpose2d(maps, weight, None, stride, 0, 0, conv.groups, dilation)  # "same" may pad unevenly
+    if pixels:
+        whole = subpixel(maps, weight, stride[0])  # the same, faster
+    else:  # "same" may pad unevenly
+        whole = F.conv_transpose2d(maps, weight, None, stride, 0, 0, conv.groups, dilation)
     whole = F.pad(whole, (0, max(0, missing[1]), 0, max(0, missing[0])))
     return whole[..., before[0] : before[0] + size[0], before[1] : before[1] + size[1]]
 

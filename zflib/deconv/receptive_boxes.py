@@ -24,8 +24,9 @@ def receptive_field(net: nn.Module, layer: str, position, *, size=None) -> Box:
     """(top, left, bottom, right) in input pixels of the activation at `position` (row, column) of `layer`.
 
     Bottom and right are exclusive; the box is not clipped, so it may begin above or left of the image.
-    Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is that of
-    the input, a side or (H,W), by default the network's own crop, 224 for other networks. A fully connected unit sees it all.
+    Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is the
+    input's, a side or (H,W), by default the network's own crop, 224 for other networks. A fully connected unit sees
+    all of it.
     """
     tape, whole = _blank_tape(net, layer, size)
     if tape.activations.dim() != 4:

@@ -69,12 +69,12 @@ class Recorder(TorchDispatchMode):
             place, _ = self.places[tensor]
         return place
 
-    def enter(self, path: str, module: nn.Module, given: tuple) -> None:
-        """A module begins with what it was given."""
+    def enter(self, path: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """A hook: a module begins with what it was given."""
         self.modules.append((path, module))
         skipped = type(module).forward in SKIPPED and "forward" not in vars(module)
         ruled = isinstance(module, self.ruled)
-        taken = [value for value in tree_leaves(given) if self.depends(value)]
+        taken = [value for value in tree_leaves((args, kwargs)) if self.depends(value)]
         if not self.looking or not (skipped or ruled) or not taken:
             return
         if len(taken) > 1:
@@ -83,8 +83,8 @@ class Recorder(TorchDispatchMode):
         self.whole = module, maps, maps._version, self.place(maps), self.copy(maps) if ruled else None
         self.looking = False
 
-    def leave(self, module: nn.Module, out) -> None:
-        """A module ends with what it gave."""
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict, out) -> None:
+        """A hook: a module ends with what it gave."""
         self.modules.pop()
         if self.looking or module is not self.whole[0]:
             return

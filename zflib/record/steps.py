@@ -50,8 +50,8 @@ class Image(Step):
 
 
 @dataclass(eq=False)
-class Filter(Step):
-    """A convolution; `size` (H,W) is that of the maps that went in."""
+class Convolution(Step):
+    """What a filter and a transposed filter have in common; `size` (H,W) is that of the maps that went in."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -62,17 +62,12 @@ class Filter(Step):
     size: Pair
 
 
-@dataclass(eq=False)
-class TransposedFilter(Step):
-    """A transposed convolution on the way up."""
+class Filter(Convolution):
+    """A convolution."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    groups: int
-    size: Pair
+
+class TransposedFilter(Convolution):
+    """A transposed convolution, on the way up."""
 
 
 @dataclass(eq=False)

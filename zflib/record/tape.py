@@ -62,9 +62,9 @@ def record(
         images = images.clone()  # a network that works in place does so on our copy
         recorder, scores = Recorder(images, masks=masks, ruled=tuple(ruled)), None
         try:
-            with unchanged(net), _hooked(net, recorder, path, found, whole), fitting(net, images):
-                with Guard(recorder), recorder:
-                    scores = net(images)
+            watching = _hooked(net, recorder, path, found, whole)
+            with unchanged(net), watching, fitting(net, images), Guard(recorder), recorder:
+                scores = net(images)
         except Reached:
             pass
         if not found:
@@ -86,18 +86,10 @@ def _hooked(net: nn.Module, recorder: Recorder, path: str, found: list, whole: b
 
     with Hooks() as hooks:
         for name, module in net.named_modules():
-            hooks.before(module, partial(_enter, recorder, name))
-            hooks.after(module, partial(_leave, recorder), first=True)
+            hooks.before(module, partial(recorder.enter, name))
+            hooks.after(module, recorder.leave, first=True)
         hooks.after(net.get_submodule(path), reached)
         yield
-
-
-def _enter(recorder: Recorder, path: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
-    recorder.enter(path, module, (args, kwargs))
-
-
-def _leave(recorder: Recorder, module: nn.Module, args: tuple, kwargs: dict, out) -> None:
-    recorder.leave(module, out)
 
 
 def _found(recorder: Recorder, out, path: str) -> tuple[int, torch.Tensor]:

@@ -78,13 +78,9 @@ class Call:
         return repeated
 
     def again(self, out: torch.Tensor) -> Callable | None:
-        """`repeat`, unless it draws numbers or holds a constant that differs between images or positions."""
+        """`repeat`, unless it holds a constant that differs between images or positions."""
         constants = [t for n, t in enumerate(self.leaves) if isinstance(t, torch.Tensor) and n not in self.slots]
-        if torch.Tag.nondeterministic_seeded in self.function.tags:
-            return None
-        if self.pointwise and any(_varies(constant, out) for constant in constants):
-            return None
-        return self.repeat()
+        return None if self.pointwise and any(_varies(t, out) for t in constants) else self.repeat()
 
     def point(self, out: torch.Tensor) -> Window | None:
         """The window of a step that leaves every value at its row and column."""
