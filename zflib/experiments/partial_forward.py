@@ -1,110 +1,117 @@
-"""The local beginning of a network: the layers through which a change of some pixels spreads only a little.
+"""The partial forward: what a change of some pixels reaches is computed again, and nothing else.
 
-A changed square is carried from layer to layer as a block of each map, with as much of the unchanged map around it as
-the next filter or pool needs. What it cannot reach is not computed again. Exact, not an approximation.
+Incremental inference under occlusion (Nakandala et al. 2019, SIGMOD): a covered square is carried from step to step as
+a patch of each map, with as much of the unchanged map around it as the next filter or pool needs. Where branches meet,
+a patch covers what both changed. Once the patches are most of a map, whole maps go on. Exact, not an approximation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
 import torch
-from torch import fx, nn
 from torch.nn import functional as F
 
-from ..models.response_norm import ResponseNorm
+#: A multiply-add in patches takes as long as this many in whole maps.
+DEARER = 1 / 0.85
 
-#: Blocks of one class differ by less than this in how far they reach.
+#: Patches of one class differ by less than this in how far they reach.
 ALIKE = 0.85
-
-POINTWISE = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.LocalResponseNorm, ResponseNorm)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, ResponseNorm) or _altered(module) or super().is_leaf_module(module, name)
-
-
-def _altered(module: nn.Module) -> bool:
-    """Whether calling the module may do other than its class says: hooks, or a forward of its own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
-
-
-def trace(net: nn.Module) -> fx.GraphModule | None:
-    """The network as a graph of its modules and functions; None if its forward is not a fixed graph of one input."""
-    if _altered(net):  # a graph holds what is called inside the network, not what happens around it
-        return None
-    try:
-        graph = fx.GraphModule(net, _Tracer().trace(net))
-    except Exception:  # control flow that depends on the images, among many other reasons
-        return None
-    # an optional argument would be traced as if it were given
-    return graph if sum(node.op == "placeholder" for node in graph.graph.nodes) == 1 else None
 
 
 @dataclass
-class Stage:
-    """One module of the trunk with its input for the unchanged image, padded as it pads, and its output."""
+class Patches:
+    """P changed patches: values (P,C,h,w) and the (P,2) corners, on the CPU, at which they begin in their maps."""
 
-    node: fx.Node
-    module: nn.Module
-    whole: torch.Tensor  # (C,H,W), padded
-    out: torch.Tensor  # (C',H',W')
+    values: torch.Tensor
+    corners: torch.Tensor
 
     @property
-    def local(self) -> bool:
-        return not isinstance(self.module, POINTWISE)
+    def ends(self) -> torch.Tensor:
+        """(P,2): the last row and column of each."""
+        return self.corners + torch.tensor(self.values.shape[2:]) - 1
 
-    @property
-    def linear(self) -> bool:
-        """Whether the change of the output is best computed from the change of the input alone: less of it is 0."""
-        m = self.module
-        return (
-            isinstance(m, nn.Conv2d) and m.stride == (1, 1) == m.dilation and m.groups == 1 and m.kernel_size != (1, 1)
+    def window(self, maps: torch.Tensor, corners: torch.Tensor, size) -> torch.Tensor:
+        """(P,C,*size): windows of the unchanged (C,H,W) maps at (P,2) corners, with the patches in them."""
+        if tuple(size) == tuple(self.values.shape[2:]) and torch.equal(corners, self.corners):
+            return self.values
+        out = _windows(maps, corners, size)
+        _put(out, self.values, self.corners - corners)
+        return out
+
+    def inside(self, maps: torch.Tensor) -> torch.Tensor:
+        """(P,C,H,W): the unchanged (C,H,W) maps with each patch in them."""
+        return self.window(maps, torch.zeros_like(self.corners), maps.shape[1:])
+
+
+class Layer:
+    """A step that can be computed in patches, with the unchanged maps that it took, padded as it pads, and gave."""
+
+    def __init__(self, step, given: list[torch.Tensor], maps: torch.Tensor):
+        window, self.step, self.maps = step.window, step, _channels_last(maps)
+        kernel, self.stride, self.padding, dilation = (
+            torch.tensor(v) for v in (window.kernel, window.stride, window.padding, window.dilation)
         )
+        self.reach, self.whole = dilation * (kernel - 1) + 1, torch.tensor(maps.shape[1:])
+        self.given = [_channels_last(self._padded(one)) for one in given]
 
-    @property
-    def work(self) -> int:
-        """Multiply-adds of the whole output, of a convolution; nothing else takes long."""
-        return self.out.numel() * self.module.weight[0].numel() if isinstance(self.module, nn.Conv2d) else 0
+    def _padded(self, maps: torch.Tensor) -> torch.Tensor:
+        """With padding, and with what ceil mode adds at the end; maxima are padded with minus infinity."""
+        after = (self.whole - 1) * self.stride + self.reach - torch.tensor(maps.shape[1:]) - self.padding
+        (top, left), (bottom, right) = self.padding.tolist(), after.clamp(min=0).tolist()
+        fill = 0.0 if _is(self.step, "Filter") else -torch.inf
+        return F.pad(maps, (left, right, top, bottom), value=fill) if max(top, left, bottom, right) else maps
 
-    def axis(self, axis: int) -> tuple[int, int, int]:
-        """(reach of a window, stride, padding before) along rows (0) or columns (1)."""
-        kernel, stride, padding, dilation = (_two(v)[axis] for v in _settings(self.module))
-        return dilation * (kernel - 1) + 1, stride, padding
+    def reached(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P,2) first and last row and column of the output that a change from `first` to `last` reaches."""
+        begin = -(self.reach - 1 - self.padding - first).div(self.stride, rounding_mode="floor")
+        end = (last + self.padding).div(self.stride, rounding_mode="floor")
+        begin = torch.minimum(begin.clamp(min=0), self.whole - 1)
+        return begin, torch.maximum(torch.minimum(end, self.whole - 1), begin)
 
-    def count(self, axis: int, length: int) -> int:
-        """How many rows (or columns) of the output a block of `length` can change."""
-        reach, stride, _ = self.axis(axis)
-        return min((length + reach - 2) // stride + 1, self.out.shape[1 + axis])
+    @cached_property
+    def linear(self) -> bool:
+        """Whether the output's change is best computed from the input's change alone: it is smaller than a window."""
+        return _is(self.step, "Filter") and bool((self.stride == 1).all() and (self.reach > 1).any())
 
-    def reached(self, axis: int, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first and the last row (column) of the output that a change of the rows from `low` to `high` reaches."""
-        if not self.local:
-            return low, high
-        reach, stride, padding = self.axis(axis)
-        most = self.out.shape[1 + axis] - 1
-        first = -(reach - 1 - padding - low).div(stride, rounding_mode="floor")  # of the windows, the first to see low
-        last = (high + padding).div(stride, rounding_mode="floor")
-        first = first.clamp(0, most)
-        return first, torch.maximum(last.clamp(max=most), first)
+    def through(self, given: list[Patches]) -> Patches:
+        """The patches of the output that these can change, all of one size."""
+        spans = [self.reached(one.corners, one.ends) for one in given]
+        first, last = torch.stack([s[0] for s in spans]).amin(0), torch.stack([s[1] for s in spans]).amax(0)
+        size = (last - first).amax(0) + 1
+        corners = torch.minimum(first, self.whole - size)
+        given = [Patches(one.values, one.corners + self.padding) for one in given]
+        if self.linear:
+            return self._changed(given[0], corners, size.tolist())
+        start, shape = corners * self.stride, ((size - 1) * self.stride + self.reach).tolist()
+        windows = [one.window(maps, start, shape) for one, maps in zip(given, self.given)]
+        return Patches(self._run(*windows), corners)
 
-    def run(self, patches: torch.Tensor) -> torch.Tensor:
-        """The module on patches that are padded already."""
-        m = self.module
-        if isinstance(m, nn.Conv2d):
-            return F.conv2d(patches, m.weight, m.bias, m.stride, 0, m.dilation, m.groups)
-        if isinstance(m, nn.MaxPool2d):
-            return F.max_pool2d(patches, m.kernel_size, m.stride, 0, m.dilation)
-        return F.avg_pool2d(patches, m.kernel_size, m.stride) if self.local else m(patches)
+    def _run(self, *windows: torch.Tensor) -> torch.Tensor:
+        """The step on windows that are padded already."""
+        s = self.step
+        if _is(s, "Filter"):
+            return F.conv2d(*windows, s.weight, s.bias, s.stride, 0, s.dilation, s.groups)
+        if _is(s, "Pool"):
+            return F.max_pool2d(*windows, s.kernel, s.stride, 0, s.dilation)
+        return s.again(*windows)
 
-    def spread(self, change: torch.Tensor) -> torch.Tensor:
-        """(P,C',h+k-1,w+k-1) change of the output for (P,C,h,w) change of the input: products for each tap and row."""
+    def _changed(self, given: Patches, corners: torch.Tensor, size: list[int]) -> Patches:
+        change = given.values - _windows(self.given[0], given.corners, given.values.shape[2:])
+        values = _windows(self.maps, corners, size)
+        _put(values, self.scatter(change), given.corners - self.reach + 1 - corners, add=True)
+        return Patches(values, corners)
+
+    def scatter(self, change: torch.Tensor) -> torch.Tensor:
+        if MODE == "pad":
+            s = self.step
+            return F.conv2d(change, s.weight, None, 1, tuple((self.reach - 1).tolist()), s.dilation, s.groups)
         rows = change.permute(2, 3, 0, 1).contiguous()  # (h,w,P,C): a row of all blocks is one matrix
-        (high, wide), (height, width, number, channels) = self.module.kernel_size, rows.shape
-        out = change.new_zeros(height + high - 1, width + wide - 1, number, len(self.module.weight))
+        (high, wide), (height, width, number, channels) = self.step.weight.shape[2:], rows.shape
+        out = change.new_zeros(height + high - 1, width + wide - 1, number, len(self.step.weight))
         for (i, j), tap in self.taps.items():
             for row, line in enumerate(rows.view(height, width * number, channels)):
                 seen = out[row + high - 1 - i, wide - 1 - j : wide - 1 - j + width]
@@ -112,135 +119,150 @@ class Stage:
         return out.permute(2, 3, 0, 1)
 
     @cached_property
-    def taps(self) -> dict[tuple[int, int], torch.Tensor]:
-        """(row, column) of the filters -> their (C,C') weights there."""
-        weight = self.module.weight.detach()
+    def taps(self):
+        weight = self.step.weight.detach()
         places = product(*(range(n) for n in weight.shape[2:]))
         return {(i, j): weight[:, :, i, j].t().contiguous() for i, j in places}
 
+MODE = "pad"
 
-def _settings(module: nn.Module) -> tuple:
-    return module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)
+class PartialForward:
+    """A recorded network at one image, ready to say what changes when patches of pixels do."""
+
+    def __init__(self, tape, image: torch.Tensor):
+        self.steps, self.layer = tape.steps, tape.place
+        self.used = self._used()
+        self.last = {given: place for place in self.used for given in self.steps[place].inputs}
+        self.last[self.layer] = max(self.layer, self.last.get(self.layer, 0))
+        self.maps, self.layers = {0: image[None]}, {}
+        for place in self.used:
+            step = self.steps[place]
+            given = [self.maps[i] for i in step.inputs]
+            self.maps[place] = step.again(*given)
+            if all(i in self.layers or i == 0 for i in step.inputs) and _local(step, given):
+                self.layers[place] = Layer(step, [one[0] for one in given], self.maps[place][0])
+
+    def _used(self) -> list[int]:
+        """The places, after the image's, on which the scores or the layer depend."""
+        wanted = {len(self.steps) - 1, self.layer}
+        for place in range(len(self.steps) - 1, 0, -1):
+            if place in wanted:
+                wanted.update(self.steps[place].inputs)
+        return sorted(wanted - {0})
+
+    def work(self, place: int) -> int:
+        """Multiply-adds of a convolution or a fully connected layer for one image; nothing else takes long."""
+        weight = getattr(self.steps[place], "weight", None)
+        if weight is None:
+            return 0
+        return self.maps[place].numel() * (weight[0].numel() if _is(self.steps[place], "Filter") else len(weight))
+
+    def spans(self, corners: torch.Tensor, size) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Place -> (P,2) first and last row and column that squares of `size` at (P,2) corners reach there."""
+        found = {0: (corners, corners + torch.tensor(size) - 1)}
+        for place, layer in self.layers.items():
+            spans = [layer.reached(*found[i]) for i in layer.step.inputs]
+            found[place] = torch.stack([s[0] for s in spans]).amin(0), torch.stack([s[1] for s in spans]).amax(0)
+        return found
+
+    def shares(self, corners, size) -> dict[int, float]:
+        spans, shares = self.spans(corners, size), {}
+        area = {p: int(((last - first).amax(0) + 1).prod()) for p, (first, last) in spans.items()}
+        for place, layer in self.layers.items():
+            shares[place] = area[layer.step.inputs[0] if layer.linear else place] / int(layer.whole.prod())
+        return shares
+
+    def choose(self, corners: torch.Tensor, size) -> int:
+        """Multiply-adds saved if patches are carried up to `self.cut`, the place that saves most."""
+        shares, saved, best, furthest = self.shares(corners, size), 0, 0, self.last[0]
+        self.cut = 0
+        for place in self.layers:
+            saved += self.work(place) * (1 - DEARER * shares[place])
+            if furthest <= place and saved >= best:
+                best, self.cut = saved, place
+            furthest = max(furthest, self.last.get(place, 0))
+        return best
+
+    def classes(self, corners: torch.Tensor, size) -> torch.Tensor:
+        """(P,) numbers of the classes of squares: those of one class reach about equally far at the cut.
+
+        Near a border a patch is cut off; computed with such as are whole, it would cost as much as they do.
+        """
+        first, last = self.spans(corners, size)[self.cut]
+        rows, columns = (_classes(reached) for reached in (last - first + 1).T)
+        return rows * (int(columns.max()) + 1) + columns
+
+    def __call__(self, patches: Patches, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P,classes) scores and the layer's (P,) sums of the map of one channel."""
+        kinds = self.classes(patches.corners, patches.values.shape[2:])
+        which = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
+        parts = [self._through(Patches(patches.values[some], patches.corners[some]), channel) for some in which]
+        back = torch.cat(which).argsort()
+        maps, sums = (torch.cat(part)[back] if part[0] is not None else None for part in zip(*parts))
+        values = {self.cut: maps}
+        for place, value in self._walk(values, [p for p in self.used if p > self.cut], self._again):
+            if place == self.layer:
+                sums = value[:, channel].flatten(1).sum(1) if value.dim() == 4 else value[:, channel]
+        return value, sums
+
+    def _through(self, patches, channel):
+        sums, values = None, {0: patches}
+        for place, value in self._walk(values, [p for p in self.used if p <= self.cut], self._layer):
+            if place == self.layer:
+                one = Patches(value.values[:, channel : channel + 1], value.corners)
+                sums = one.inside(self.layers[place].maps[channel : channel + 1]).flatten(1).sum(1)
+        return values[self.cut].inside(self.maps[self.cut][0]), sums
+
+    def _again(self, place, given):
+        return self.steps[place].again(*given)
+
+    def _layer(self, place, given):
+        return self.layers[place].through(given)
+
+    def _walk(self, values: dict, places: list[int], compute: Callable) -> Iterator:
+        for place in places:
+            inputs = self.steps[place].inputs
+            values[place] = compute(place, [values[i] for i in inputs])
+            yield place, values[place]
+            for i in set(inputs):
+                if self.last[i] <= place and i != self.cut or i<self.cut and self.last[i]<=place:
+                    values.pop(i, None)
 
 
-def _two(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _is(step, name: str) -> bool:
+    return type(step).__name__ == name
 
 
-def _known(module: nn.Module) -> bool:
-    """Whether a module's output can be computed again in part."""
-    if _altered(module):
+def _local(step, given: list[torch.Tensor]) -> bool:
+    """Whether the step can be computed in patches: windows of maps (1,C,H,W), and no padding that only it knows."""
+    window = step.window
+    if window is None or len(step.shape) != 4 or any(one.dim() != 4 for one in given):
         return False
-    if isinstance(module, nn.Conv2d):
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    if isinstance(module, nn.AvgPool2d):
-        return _two(module.padding) == (0, 0) and not module.ceil_mode and module.divisor_override is None
-    return isinstance(module, (nn.MaxPool2d, *POINTWISE)) and not getattr(module, "return_indices", False)
+    if _is(step, "Filter") or _is(step, "Pool"):
+        return True
+    spans = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(given[0].shape[2:], window.kernel, window.stride, window.dilation)]
+    return tuple(window.padding) == (0, 0) and tuple(step.shape[2:]) == tuple(spans) and len({one.shape[2:] for one in given}) == 1
 
 
-def stages(graph: fx.GraphModule, image: torch.Tensor) -> list[Stage]:
-    """The modules from (3,H,W) pixels on, as long as each output has one reader and each is known."""
-    node = next(node for node in graph.graph.nodes if node.op == "placeholder")
-    found, maps = [], image
-    while len(node.users) == 1:
-        node = next(iter(node.users))
-        module = graph.get_submodule(node.target) if node.op == "call_module" else None
-        if module is None or not _known(module) or type(module).forward is not _forward_of(module):
-            break
-        out = module(maps.clone()[None])[0]
-        found.append(Stage(node, module, _padded(module, maps, out.shape[-2:]), out))
-        maps = out
-    return found
-
-
-def _forward_of(module: nn.Module):
-    """The forward of the class we know, so that a subclass with its own is not taken for it."""
-    known = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, *POINTWISE)
-    return next(kind for kind in known if isinstance(module, kind)).forward
-
-
-def _padded(module: nn.Module, maps: torch.Tensor, out) -> torch.Tensor:
-    """The map with its padding, and what ceil mode adds at the end; maxima are padded with minus infinity."""
-    if isinstance(module, POINTWISE):
-        return maps
-    pads = []
-    for axis in (1, 0):
-        kernel, stride, padding, dilation = (_two(v)[axis] for v in _settings(module))
-        needed = (out[axis] - 1) * stride + dilation * (kernel - 1) + 1
-        pads += [padding, max(0, needed - maps.shape[1 + axis] - padding)]
-    return F.pad(maps, pads, value=-torch.inf if isinstance(module, nn.MaxPool2d) else 0.0)
-
-
-def shares(stages: list[Stage], size) -> list[float]:
-    """For a square of `size`: the share of its whole work that each stage has to do, counted in multiply-adds.
-
-    That is the share of the output that is reached or, where the change of the input is spread, of the input.
-    """
-    lengths, found = list(size), []
-    for stage in stages:
-        counts = [stage.count(axis, lengths[axis]) for axis in (0, 1)] if stage.local else lengths
-        rows, columns = lengths if stage.linear else counts
-        found.append(rows * columns / (stage.out.shape[1] * stage.out.shape[2]))
-        lengths = counts
-    return found
-
-
-def classes(stages: list[Stage], axis: int, starts: torch.Tensor, length: int) -> torch.Tensor:
-    """(n,) numbers of the classes of blocks that begin at `starts`: those of one class reach about equally far.
-
-    Near a border a block's change is cut off; computed with such as are whole, it would cost as much as they do.
-    """
-    low, high = starts, starts + length - 1
-    for stage in stages:
-        low, high = stage.reached(axis, low, high)
-    reached, found = high - low + 1, torch.zeros_like(starts)
-    leader = int(reached.max())
+def _classes(reached: torch.Tensor) -> torch.Tensor:
+    found, leader = torch.zeros_like(reached), int(reached.max())
     for size in sorted(set(reached.tolist()), reverse=True):
         if size < ALIKE * leader:
             leader, found = size, found + (reached <= size)
     return found
 
 
-@dataclass
-class Blocks:
-    """P changed blocks: values (P,C,h,w) and where in the whole map each begins, (P,2)."""
-
-    values: torch.Tensor
-    corners: torch.Tensor
-
-    def through(self, stage: Stage) -> Blocks:
-        """The blocks of the stage's output that these can change, all of one size."""
-        if not stage.local:
-            return Blocks(stage.run(self.values), self.corners)
-        lengths = self.values.shape[2:]
-        reach, steps, pads = (self.corners.new_tensor(v) for v in zip(*(stage.axis(axis) for axis in (0, 1))))
-        spans = [stage.reached(a, self.corners[:, a], self.corners[:, a] + lengths[a] - 1) for a in (0, 1)]
-        sizes = [int((last - low).max()) + 1 for low, last in spans]
-        limit = self.corners.new_tensor([n - size for n, size in zip(stage.out.shape[1:], sizes)])
-        corners = torch.minimum(torch.stack([low for low, _ in spans], dim=1), limit)
-        if stage.linear:
-            old = _windows(stage.whole, self.corners + pads, self.values.shape[2:])
-            values = _windows(stage.out, corners, sizes)
-            _put(values, stage.spread(self.values - old), self.corners + pads - reach + 1 - corners, add=True)
-            return Blocks(values, corners)
-        shape = [(n - 1) * step + r for n, step, r in zip(sizes, steps.tolist(), reach.tolist())]
-        patches = _windows(stage.whole, corners * steps, shape)
-        _put(patches, self.values, self.corners + pads - corners * steps)
-        return Blocks(stage.run(patches), corners)
-
-    def inside(self, maps: torch.Tensor) -> torch.Tensor:
-        """(P,C,H,W): the unchanged (C,H,W) map with each block in it."""
-        if self.values.shape[-2:] == maps.shape[-2:]:
-            return self.values
-        full = maps.expand(len(self.values), *maps.shape).clone()
-        _put(full, self.values, self.corners)
-        return full
+def _channels_last(maps: torch.Tensor) -> torch.Tensor:
+    return maps.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def _windows(maps: torch.Tensor, corners: torch.Tensor, shape) -> torch.Tensor:
-    """(P,C,*shape): windows of (C,H,W) that begin at (P,2) corners; with the channels last in memory."""
-    views = maps.permute(1, 2, 0).contiguous().unfold(0, shape[0], 1).unfold(1, shape[1], 1)  # (H',W',C,*shape)
-    return views.permute(0, 1, 3, 4, 2)[corners[:, 0], corners[:, 1]].permute(0, 3, 1, 2)
+def _windows(maps: torch.Tensor, corners: torch.Tensor, size) -> torch.Tensor:
+    """(P,C,*size): windows of (C,H,W) maps that begin at (P,2) corners; with the channels last in memory."""
+    channels, height, width = maps.shape
+    inner = torch.arange(size[0])[:, None] * width + torch.arange(size[1])
+    places = (corners[:, 0] * width + corners[:, 1])[:, None] + inner.flatten()
+    rows = maps.permute(1, 2, 0).reshape(height * width, channels).index_select(0, places.flatten().to(maps.device))
+    return rows.view(len(corners), *size, channels).permute(0, 3, 1, 2)
 
 
 def _put(maps: torch.Tensor, blocks: torch.Tensor, offsets: torch.Tensor, *, add: bool = False) -> None:
