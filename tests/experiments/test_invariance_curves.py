@@ -13,7 +13,7 @@ from zflib import data, explore, show
 from zflib.experiments.transforms import Move, moved
 from zflib.explore import invariance_explorer
 from zflib.models import Conv, Geometry, ZFNet
-from zflib.record import features
+from zflib.record import hooks
 
 TINY = Geometry(14, 12, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
 
@@ -238,7 +238,7 @@ def test_a_networks_own_error_stays_in_the_sentence(images):
 
     net = nn.Sequential(nn.Flatten())
     net.forward = fail
-    with pytest.raises(ValueError, match=r"net fails on images of shape \(5, 3, 12, 12\): the sky is grey; if they do"):
+    with pytest.raises(ValueError, match=r"images of shape \(5, 3, 12, 12\) do not fit this network \(the sky is grey\); crop"):
         zflib.invariance(net, images, 0, **(GOOD | {"layers": "0"}))
 
 
@@ -274,8 +274,8 @@ def test_other_bad_input(net, images):
 
 
 def test_chunks_hold_about_a_million_pixels():
-    assert [len(c) for c in features.chunks(torch.zeros(100, 1, 56, 56), what="x")] == [64, 36]
-    assert [len(c) for c in features.chunks(torch.zeros(30, 1, 224, 224), what="x")] == [20, 10]
+    assert [len(c) for c in hooks.chunks(torch.zeros(100, 1, 56, 56), what="x")] == [64, 36]
+    assert [len(c) for c in hooks.chunks(torch.zeros(30, 1, 224, 224), what="x")] == [20, 10]
 
 
 # --- the explorer ----------------------------------------------------------------------------------------------------

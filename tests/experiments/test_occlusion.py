@@ -17,7 +17,7 @@ import zflib
 from zflib.experiments import occluders, occlusion, partial_forward
 from zflib.experiments.occlusion import occlude
 from zflib.models import Conv, Geometry, ZFNet
-from zflib.record import features
+from zflib.record import hooks
 
 TINY = Geometry(32, 28, (
     Conv(6, 5, stride=2, padding=1, pool=True, norm=True), Conv(8, 3, padding=1, pool=True, norm=True),
@@ -533,6 +533,6 @@ def test_networks_of_torchvision(name, layer, side):
         covered[:, top : top + 24, left : left + 24] = 0
         expected = net(covered[None]).softmax(-1)[0, maps.label]
         torch.testing.assert_close(maps.probability[row, column], expected, rtol=1e-5, atol=1e-6)
-        with features.watched(net, [layer], covered.device) as look:
+        with hooks.watched(net, [layer], covered.device) as look:
             activity = look(covered[None])[0][layer][0, maps.channel].sum()
         torch.testing.assert_close(maps.activity[row, column], activity, rtol=1e-4, atol=1e-4)

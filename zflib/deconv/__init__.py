@@ -1,8 +1,10 @@
 """The heart: unpool, rectify and filter with the transpose, from one activation down to the pixels (section 2.1)."""
 
 from ..record import Unsupported
-from .deconvnet import OVERLAPS, RULES, Deconvnet, rectify, strongest, transposed_filter, unpool
+from .deconvnet import Deconvnet, strongest
+from .operations import OVERLAPS, rectify, transposed_filter, unpool
 from .receptive_boxes import patches, receptive_field, receptive_fields
+from .rules import RULES
 
 __all__ = [
     "OVERLAPS", "RULES", "Deconvnet", "Unsupported", "patches", "receptive_field", "receptive_fields", "rectify",

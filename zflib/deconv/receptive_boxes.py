@@ -7,42 +7,42 @@ from torch import nn
 
 from .._arguments import (
     check_images,
-    check_integer,
     check_integers,
     check_layer,
     check_positions,
+    check_sides,
     layer_path,
     shape_or_type,
 )
-from ..record.steps import Step
-from ..record.tape import Tape, Unsupported, record
+from ..record import Tape, Unsupported, record
+from ..record.steps import AdaptivePool, Step
 
 Box = tuple[int, int, int, int]
 
 
-def receptive_field(net: nn.Module, layer: str, position, *, size: int | None = None) -> Box:
+def receptive_field(net: nn.Module, layer: str, position, *, size=None) -> Box:
     """(top, left, bottom, right) in input pixels of the activation at `position` (row, column) of `layer`.
 
     Bottom and right are exclusive; the box is not clipped, so it may begin above or left of the image.
-    Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is the
-    input's side, by default the network's own crop, 224 for other networks. A fully connected unit sees it all.
+    Computed from every stride, kernel, padding and dilation on the way, over all branches. `size` is that of
+    the input, a side or (H,W), by default the network's own crop, 224 for other networks. A fully connected unit sees it all.
     """
-    tape, side = _blank_tape(net, layer, size)
+    tape, whole = _blank_tape(net, layer, size)
     if tape.activations.dim() != 4:
-        return 0, 0, side, side  # a fully connected unit sees the whole image
+        return 0, 0, *whole  # a fully connected unit sees the whole image
     row, column = check_positions(position, tape.activations, layer, name="position")[0].tolist()
     return trace(tape, row, column)
 
 
-def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, size: int | None = None) -> torch.Tensor:
+def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, size=None) -> torch.Tensor:
     """(…,4) boxes of (…,2) positions, as `receptive_field` gives them one by one, from one look at the network."""
-    tape, side = _blank_tape(net, layer, size)
+    tape, whole = _blank_tape(net, layer, size)
     positions = check_integers("positions", positions, "(…,2), rows and columns")
     if positions.shape[-1:] != (2,):
         raise ValueError(f"positions must be (…,2), rows and columns, got shape {tuple(positions.shape)}")
     shape, flat = (*positions.shape[:-1], 4), positions.reshape(-1, 2)
     if tape.activations.dim() != 4:
-        return torch.tensor([0, 0, side, side]).expand(shape).clone()
+        return torch.tensor([0, 0, *whole]).expand(shape).clone()
     different, which = flat.unique(dim=0, return_inverse=True)
     for position in different:
         check_positions(position, tape.activations, layer)
@@ -72,57 +72,49 @@ def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
     return out
 
 
-def _blank_tape(net: nn.Module, layer: str, size: int | None) -> tuple[Tape, int]:
-    """The network's steps up to `layer`, over an image of nothing, and that image's side."""
+def _blank_tape(net: nn.Module, layer: str, size) -> tuple[Tape, tuple[int, int]]:
+    """The network's steps up to `layer`, over an image of nothing, and that image's size."""
     check_layer(net, layer)
-    side = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
-    side = check_integer("size", side, "the side of the input in pixels, at least 1", low=1)
-    tape = record(net, _blank(net, side), layer_path(net, layer))
-    if tape.activations.dim() == 4:
-        tape.check()
-    return tape, side
-
-
-def _blank(net: nn.Module, side: int) -> torch.Tensor:
+    size = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
+    size = check_sides("size", size)
     conv = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
-    return check_images(torch.zeros(1, conv.in_channels if conv else 3, side, side), net)
+    blank = check_images(torch.zeros(1, conv.in_channels if conv else 3, *size), net)
+    return record(net, blank, layer_path(net, layer)), size
 
 
 def trace(tape: Tape, row: int, column: int) -> Box:
-    """The box of pixels that one activation of the tape's last step was computed from, not clipped."""
-    boxes = {len(tape.steps) - 1: (row, column, row + 1, column + 1)}
-    for place in range(len(tape.steps) - 1, 0, -1):
+    """The box of pixels that one activation of the tape's layer was computed from, not clipped."""
+    boxes = {tape.place: (row, column, row + 1, column + 1)}
+    for place in range(tape.place, 0, -1):
         if place in boxes:
             step, box = tape.steps[place], boxes.pop(place)
+            before = _before(step, box)
             for source in step.inputs:
-                boxes[source] = _union(boxes.get(source), _source(step, box))
+                boxes[source] = _union(boxes.get(source), before)
     return boxes[0]
 
 
-def _source(step: Step, box: Box) -> Box:
+def _before(step: Step, box: Box) -> Box:
     """The box of the step's input that `box` of its output was computed from."""
-    v = step.values
-    unmoved = step.kind == "reshape" and step.shape[-2:] == v["size"][-2:]
-    if step.kind in ("rectify", "scale", "pass", "add", "cat") or unmoved:
-        return box
-    if step.kind != "filter" and not {"kernel", "adaptive"} & v.keys():
-        raise Unsupported(
-            f"receptive fields are known for convolutions and pools, not for {v.get('name', step.kind)!r}"
-        )
+    if step.window is None and not _adaptive(step):
+        name = getattr(step, "name", type(step).__name__)
+        raise Unsupported(f"receptive fields are known for convolutions and pools, not for {name!r}")
     starts, ends = zip(_side(step, 0, box[0], box[2]), _side(step, 1, box[1], box[3]))
     return (*starts, *ends)
 
 
+def _adaptive(step: Step) -> bool:
+    return isinstance(step, AdaptivePool) or getattr(step, "adaptive", False)
+
+
 def _side(step: Step, axis: int, start: int, end: int) -> tuple[int, int]:
     """[start, end) of the step's output along rows (axis 0) or columns (1), traced to its input."""
-    v = step.values
-    if "adaptive" in v:
-        before, after = v["size"][axis - 2], step.shape[axis - 2]
+    if _adaptive(step):
+        before, after = step.size[axis - 2], step.shape[axis - 2]
         return start * before // after, -(-end * before // after)
-    kernel = v["weight"].shape[axis - 2] if step.kind == "filter" else v["kernel"][axis]
-    stride, padding, dilation = v["stride"][axis], v["padding"][axis], v["dilation"][axis]
+    kernel, stride, padding, dilation = (pair[axis] for pair in step.window)
     return start * stride - padding, (end - 1) * stride - padding + dilation * (kernel - 1) + 1
 
 
-def _union(a: tuple | None, b: tuple) -> Box:
+def _union(a: Box | None, b: Box) -> Box:
     return b if a is None else (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))

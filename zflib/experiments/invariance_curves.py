@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .._arguments import check_images, check_scores
-from ..record.features import check_layers, chunks, watched
+from ..record.hooks import check_layers, chunks, watched
 from .transforms import Move, check_fill, moved, named_move
 
 

@@ -11,8 +11,7 @@ from torch import fx, nn
 from tqdm.auto import tqdm
 
 from .._arguments import check_image, check_integer, check_label, check_layer, check_scores, check_sides, layer_path
-from ..record.features import watched
-from ..record.tape import plain, unchanged
+from ..record.hooks import plain, unchanged, watched
 from . import partial_forward
 from .occluders import blocks, check_fill
 

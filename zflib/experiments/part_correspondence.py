@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .._arguments import check_images, check_layer, check_seed
-from ..record.features import watched
+from ..record.hooks import watched
 from .occluders import check_boxes, masked
 
 

@@ -18,8 +18,7 @@ from tqdm.auto import tqdm
 from .._arguments import check_images, layer_path
 from ..data.image_source import CHUNK, Chunk, Skipped, Source, open_source
 from ..deconv.receptive_boxes import patches, receptive_field, receptive_fields
-from ..record.features import check_layers
-from ..record.tape import plain, unchanged
+from ..record.hooks import check_layers, plain, unchanged
 from ..train.distributed import rank, wait, world
 from .top_images import Peaks, Tally, load, merge, nothing, run_key
 

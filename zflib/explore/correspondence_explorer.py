@@ -16,7 +16,7 @@ from .._arguments import check_choice, check_images, check_net
 from ..data.scenes import FRONTAL, scenes
 from ..experiments import Correspondence
 from ..experiments.occluders import boxes_around, masked, random_boxes
-from ..record.features import check_layers
+from ..record.hooks import check_layers
 from .panels import Panel
 
 SIDE = 132  # pixels of each masked image

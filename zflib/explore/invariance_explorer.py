@@ -15,7 +15,7 @@ from .. import data, show
 from .._arguments import check_image, check_images, check_label, check_scores, shape_or_type
 from ..data.photo_windows import SHOWN
 from ..experiments.transforms import Move, check_fill, moved
-from ..record.features import check_layers, watched
+from ..record.hooks import check_layers, watched
 from .occlusion_explorer import SIDE, bars
 from .panels import Panel
 

@@ -16,7 +16,7 @@ from .. import data, show
 from .._arguments import check_choice, check_layer
 from ..deconv import RULES, Deconvnet, strongest
 from ..experiments.peaks import receptive_field
-from ..record.tape import Unsupported
+from ..record import Unsupported
 from .panels import Panel
 
 Box = tuple[int, int, int, int]

@@ -15,7 +15,7 @@ from .._arguments import check_image, check_integer
 from ..deconv import Deconvnet, strongest
 from ..experiments.occluders import blocks
 from ..experiments.occlusion import OcclusionMaps, occlude
-from ..record.tape import plain, unchanged
+from ..record.hooks import plain, unchanged
 from .panels import Panel
 
 SIDE = 176  # pixels of each of the six pictures

@@ -1,6 +1,7 @@
 """One forward pass of any network, written down as typed steps; it leaves no trace on the network."""
 
-from .steps import Step, Unsupported
+from .hooks import listening, watched
+from .steps import Step, Unsupported, Window
 from .tape import Tape, record
 
-__all__ = ["Step", "Tape", "Unsupported", "record"]
+__all__ = ["Step", "Tape", "Unsupported", "Window", "listening", "record", "watched"]

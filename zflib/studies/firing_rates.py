@@ -13,7 +13,7 @@ from torch import nn
 from .._arguments import check_choice, check_images, shape_or_type
 from ..experiments.invariance_curves import check_moves
 from ..experiments.transforms import Move, check_fill, moved
-from ..record.features import check_layers, chunks, watched
+from ..record.hooks import check_layers, chunks, watched
 
 PLACES = ("maximum", "centre")
 

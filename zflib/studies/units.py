@@ -18,7 +18,7 @@ from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
 from ..experiments.top_images import Peaks
-from ..record.features import check_layers
+from ..record.hooks import check_layers
 from .gallery import images_of, middle
 
 SIDE = 88  # pixels of one of nine small pictures

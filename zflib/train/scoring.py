@@ -11,7 +11,7 @@ import torch
 from .. import data
 from .._arguments import check_integer
 from ..models import ZFNet
-from ..record.tape import unchanged
+from ..record.hooks import unchanged
 from . import distributed
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn import functional as F
 
-from ..record.steps import Step
-from ..record.tape import Tape
+from ..record import Tape
+from ..record.steps import Filter, Pass, Pool, Rectify, Scale, Step
+from .rules import Rules
 
-if TYPE_CHECKING:
-    from .deconvnet import Deconvnet
-
-LOCAL = {"filter", "rectify", "pool", "scale", "pass"}
+LOCAL = (Filter, Rectify, Pool, Scale, Pass)
 FLOATS = 2**24  # of the largest map in one chunk: 64 MB
+ALL = slice(None)  # signal b belongs to image b
 
 
 @dataclass
@@ -103,11 +102,13 @@ def chunk(tape: Tape) -> int:
     return max(1, FLOATS // max(step.shape[1:].numel() for step in tape.steps))
 
 
-def possible(chain: list[Step] | None) -> bool:
-    """Whether every step is local, so that windows can follow the signal down."""
-    return chain is not None and all(
-        s.kind in LOCAL and len(s.shape) == 4 and ("kernel" in s.values or s.kind != "pool") for s in chain
-    )
+def possible(tape: Tape, rules: Rules) -> bool:
+    """Whether every step is local, so that windows can follow the signal down; overlaps that are sums.
+
+    Of zeros that a window leaves out, "max" and "last" would have to know.
+    """
+    chain = tape.chain() if rules.overlap == "sum" else None
+    return chain is not None and all(isinstance(step, LOCAL) and len(step.shape) == 4 for step in chain)
 
 
 def order(tape: Tape, positions: torch.Tensor) -> torch.Tensor:
@@ -117,70 +118,44 @@ def order(tape: Tape, positions: torch.Tensor) -> torch.Tensor:
     return (nearest[:, 0] * (int(last.max()) + 1) + nearest[:, 1]).argsort(stable=True)
 
 
-def descend(net: Deconvnet, tape: Tape, chain: list[Step], seeds: Seeds) -> Window:
-    """The window of the image, (B,3,h,w), that each seed reaches: as `Deconvnet._whole`, without the zeros."""
+def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Window:
+    """The window of the image, (B,3,h,w), that each seed reaches: what whole maps would give, without the zeros."""
     values = F.one_hot(seeds.channels, tape.activations.shape[1]).to(seeds.values) * seeds.values[:, None]
-    window = Window(values[:, :, None, None], *seeds.positions.unbind(-1))
-    sources = [tape.steps[0], *chain[:-1]]
-    for step, source in zip(chain[::-1], sources[::-1]):
-        window = _down(net, step, window, seeds.owners).fit(*source.shape[-2:])
+    window, chain = Window(values[:, :, None, None], *seeds.positions.unbind(-1)), tape.chain()
+    for step, source in zip(chain[::-1], [*chain[-2::-1], tape.steps[0]]):
+        (values,) = rules.down(_seen_by(window, step, seeds.owners), window.values, ALL)
+        (sy, sx), (py, px) = (step.window.stride, step.window.padding)
+        window = Window(values, window.top * sy - py, window.left * sx - px).fit(*source.shape[-2:])
     return window
 
 
-def _down(net: Deconvnet, step: Step, window: Window, owners: torch.Tensor) -> Window:
-    v = step.values
-    if step.kind == "filter":
-        values = _filter(window.values, v)
-    elif step.kind == "pool":
-        values = _unpool(window, step, owners)
-    elif step.kind == "rectify":
-        mask = window.cut(v["mask"], owners) if "mask" in v else None
-        return Window(net.rectified_(window.values, mask), window.top, window.left)
-    else:
-        return Window(net.down(step, window.values, owners)[0], window.top, window.left)
-    (sy, sx), (py, px) = v["stride"], v["padding"]
-    return Window(values, window.top * sy - py, window.left * sx - px)
+def _seen_by(window: Window, step: Step, owners: torch.Tensor) -> Step:
+    """The same step as if each window were its whole output: without padding, with switches that count from there."""
+    if isinstance(step, Filter | Pool):
+        kernel, stride, _, dilation = step.window
+        size = tuple(
+            (n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(window.values.shape[2:], stride, dilation, kernel)
+        )
+        if isinstance(step, Filter):
+            return replace(step, padding=(0, 0), size=size)
+        return replace(step, padding=(0, 0), size=size, switches=_switches(window, step, owners, size[1]))
+    if isinstance(step, Rectify) and step.mask is not None:
+        return replace(step, mask=window.cut(step.mask, owners))
+    return step
 
 
-def _offsets(step: Step, width: int) -> torch.Tensor:
-    """(N,C,h,w) place of each switch relative to its own window's corner, in rows of `width` values."""
-    v, (rows, columns) = step.values, step.shape[-2:]
-    device = v["switches"].device
-    top = torch.arange(rows, device=device)[:, None] * v["stride"][0] - v["padding"][0]
-    left = torch.arange(columns, device=device) * v["stride"][1] - v["padding"][1]
-    return (v["switches"] // v["size"][1] - top) * width + v["switches"] % v["size"][1] - left
+#: The switches of a pool relative to the corners of their own pool windows, for windows of some width.
+_RELATIVE: WeakKeyDictionary[Pool, tuple[int, torch.Tensor]] = WeakKeyDictionary()
 
 
-def _unpool(window: Window, step: Step, owners: torch.Tensor) -> torch.Tensor:
-    """Each value goes where its switch points, within the window; overlapping ones add up."""
-    v, (b, c, h, w) = step.values, window.values.shape
-    sides = zip((h, w), v["stride"], v["dilation"], v["kernel"])
-    height, width = ((n - 1) * s + d * (k - 1) + 1 for n, s, d, k in sides)
-    if v.get("width") != width:
-        v["width"], v["offsets"] = width, _offsets(step, width)
-    rows, columns = (torch.arange(n, device=window.values.device) * s for n, s in zip((h, w), v["stride"]))
-    places = window.cut(v["offsets"], owners).add_(rows[:, None] * width + columns)
-    maps = window.values.new_zeros(b, c, height * width)
-    return maps.scatter_add_(-1, places.flatten(2), window.values.flatten(2)).unflatten(-1, (height, width))
-
-
-def _filter(maps: torch.Tensor, v: dict) -> torch.Tensor:
-    """The transposed filter of whole windows, borders included."""
-    weight, stride, groups, dilation = v["weight"], v["stride"], v["groups"], v["dilation"]
-    plain = groups == 1 and dilation == (1, 1) and stride[0] == stride[1]
-    if plain and stride[0] > 1 and weight.shape[1] <= 16:
-        return _subpixel(maps, weight, stride[0])
-    return F.conv_transpose2d(maps, weight, None, stride, 0, 0, groups, dilation)
-
-
-def _subpixel(maps: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """As `conv_transpose2d`, as one plain convolution: each of the stride x stride phases is a channel of its own.
-
-    Faster where few channels come out (conv1 gives three), since the phases fill the processor's vectors.
-    """
-    cin, cout, kh, kw = weight.shape
-    th, tw = -(-kh // stride), -(-kw // stride)  # taps that reach one phase
-    phases = F.pad(weight, (0, tw * stride - kw, 0, th * stride - kh)).view(cin, cout, th, stride, tw, stride)
-    filters = phases.permute(1, 3, 5, 0, 2, 4).reshape(cout * stride * stride, cin, th, tw).flip(-1, -2)
-    pixels = F.pixel_shuffle(F.conv2d(maps, filters, padding=(th - 1, tw - 1)), stride)
-    return pixels[..., : (maps.shape[-2] - 1) * stride + kh, : (maps.shape[-1] - 1) * stride + kw]
+def _switches(window: Window, step: Pool, owners: torch.Tensor, width: int) -> torch.Tensor:
+    """(B,C,h,w) positions in maps of `width` columns, whose corner is that of the first pool window."""
+    known, relative = _RELATIVE.get(step, (None, None))
+    (rows, columns), device = step.shape[-2:], step.switches.device
+    if known != width:
+        top = torch.arange(rows, device=device)[:, None] * step.stride[0] - step.padding[0]
+        left = torch.arange(columns, device=device) * step.stride[1] - step.padding[1]
+        relative = (step.switches // step.size[1] - top) * width + step.switches % step.size[1] - left
+        _RELATIVE[step] = width, relative
+    h, w = (torch.arange(n, device=device) * s for n, s in zip(window.values.shape[2:], step.stride))
+    return window.cut(relative, owners).add_(h[:, None] * width + w)
