@@ -2,24 +2,30 @@
 
 Incremental inference under occlusion (Nakandala et al. 2019, SIGMOD): a covered square is carried from step to step as
 a patch of each map, with as much of the unchanged map around it as the next filter or pool needs. Where branches meet,
-a patch covers what both changed. Once the patches are most of a map, whole maps go on. Exact, not an approximation.
+a patch holds what either of them changed. Once patches are most of a map, whole maps go on. Exact: no approximation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-#: A multiply-add in patches takes as long as this many in whole maps.
-DEARER = 1 / 0.85
+from ..record import Step, Tape, record
+from ..record.steps import Filter, Pool, Weights
+
+#: A multiply-add takes so many times as long in patches as in whole maps.
+DEARER = 1.2
 
 #: Patches of one class differ by less than this in how far they reach.
 ALIKE = 0.85
+
+#: The first and the last row and column, (P,2) each, of P boxes.
+Boxes = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
@@ -30,61 +36,55 @@ class Patches:
     corners: torch.Tensor
 
     @property
-    def ends(self) -> torch.Tensor:
-        """(P,2): the last row and column of each."""
-        return self.corners + torch.tensor(self.values.shape[2:]) - 1
+    def size(self) -> torch.Size:
+        return self.values.shape[2:]
 
     def window(self, maps: torch.Tensor, corners: torch.Tensor, size) -> torch.Tensor:
         """(P,C,*size): windows of the unchanged (C,H,W) maps at (P,2) corners, with the patches in them."""
-        if tuple(size) == tuple(self.values.shape[2:]) and torch.equal(corners, self.corners):
+        if self.size == tuple(size) and torch.equal(corners, self.corners):
             return self.values
-        out = _windows(maps, corners, size)
-        _put(out, self.values, self.corners - corners)
-        return out
+        windows = _windows(maps, corners, size)
+        _put(windows, self.values, self.corners - corners)
+        return windows
 
     def inside(self, maps: torch.Tensor) -> torch.Tensor:
-        """(P,C,H,W): the unchanged (C,H,W) maps with each patch in them."""
+        """(P,C,H,W): the unchanged (C,H,W) maps with each patch in its place."""
         return self.window(maps, torch.zeros_like(self.corners), maps.shape[1:])
 
 
 class Layer:
-    """A step that can be computed in patches, with the unchanged maps that it took, padded as it pads, and gave."""
+    """A step that can be computed in patches, with the unchanged maps (C,H,W) that went in, padded, and came out."""
 
-    def __init__(self, step, given: list[torch.Tensor], maps: torch.Tensor):
-        window, self.step, self.maps = step.window, step, _channels_last(maps)
-        kernel, self.stride, self.padding, dilation = (
-            torch.tensor(v) for v in (window.kernel, window.stride, window.padding, window.dilation)
-        )
-        self.reach, self.whole = dilation * (kernel - 1) + 1, torch.tensor(maps.shape[1:])
-        self.given = [_channels_last(self._padded(one)) for one in given]
+    def __init__(self, step: Step, given: list[torch.Tensor], out: torch.Tensor):
+        kernel, self.stride, self.padding, dilation = (torch.tensor(pair) for pair in step.window)
+        self.step, self.reach, self.whole = step, dilation * (kernel - 1) + 1, torch.tensor(out.shape[1:])
+        self.given, self.out = [_channels_last(self._padded(maps)) for maps in given], _channels_last(out)
+        # the change of the output follows from the change of the input alone, which is smaller than a window around it
+        plain = isinstance(step, Filter) and step.groups == 1 and bool((self.stride == 1).all() & (dilation == 1).all())
+        self.scatters = plain and bool((kernel > 1).any())
+        self.taps = _taps(step.weight) if self.scatters else {}
 
     def _padded(self, maps: torch.Tensor) -> torch.Tensor:
-        """With padding, and with what ceil mode adds at the end; maxima are padded with minus infinity."""
-        after = (self.whole - 1) * self.stride + self.reach - torch.tensor(maps.shape[1:]) - self.padding
-        (top, left), (bottom, right) = self.padding.tolist(), after.clamp(min=0).tolist()
-        fill = 0.0 if _is(self.step, "Filter") else -torch.inf
-        return F.pad(maps, (left, right, top, bottom), value=fill) if max(top, left, bottom, right) else maps
+        """With the step's padding, and with what ceil mode adds at the end; -infinity for maxima."""
+        needed = (self.whole - 1) * self.stride + self.reach - self.padding - torch.tensor(maps.shape[1:])
+        (top, left), (bottom, right) = self.padding.tolist(), needed.clamp(min=0).tolist()
+        return F.pad(maps, (left, right, top, bottom), value=-torch.inf if isinstance(self.step, Pool) else 0.0)
 
-    def reached(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(P,2) first and last row and column of the output that a change from `first` to `last` reaches."""
+    def reached(self, given: list[Boxes]) -> Boxes:
+        """What of the output changes with these boxes of its inputs: one box that covers all of it."""
+        first, last = given[0] if len(given) == 1 else _joined(given)
         begin = -(self.reach - 1 - self.padding - first).div(self.stride, rounding_mode="floor")
         end = (last + self.padding).div(self.stride, rounding_mode="floor")
         begin = torch.minimum(begin.clamp(min=0), self.whole - 1)
         return begin, torch.maximum(torch.minimum(end, self.whole - 1), begin)
 
-    @cached_property
-    def linear(self) -> bool:
-        """Whether the output's change is best computed from the input's change alone: it is smaller than a window."""
-        return _is(self.step, "Filter") and bool((self.stride == 1).all() and (self.reach > 1).any())
-
     def through(self, given: list[Patches]) -> Patches:
         """The patches of the output that these can change, all of one size."""
-        spans = [self.reached(one.corners, one.ends) for one in given]
-        first, last = torch.stack([s[0] for s in spans]).amin(0), torch.stack([s[1] for s in spans]).amax(0)
+        first, last = self.reached([(one.corners, one.corners + torch.tensor(one.size) - 1) for one in given])
         size = (last - first).amax(0) + 1
         corners = torch.minimum(first, self.whole - size)
         given = [Patches(one.values, one.corners + self.padding) for one in given]
-        if self.linear:
+        if self.scatters:
             return self._changed(given[0], corners, size.tolist())
         start, shape = corners * self.stride, ((size - 1) * self.stride + self.reach).tolist()
         windows = [one.window(maps, start, shape) for one, maps in zip(given, self.given)]
@@ -92,163 +92,202 @@ class Layer:
 
     def _run(self, *windows: torch.Tensor) -> torch.Tensor:
         """The step on windows that are padded already."""
-        s = self.step
-        if _is(s, "Filter"):
-            return F.conv2d(*windows, s.weight, s.bias, s.stride, 0, s.dilation, s.groups)
-        if _is(s, "Pool"):
-            return F.max_pool2d(*windows, s.kernel, s.stride, 0, s.dilation)
-        return s.again(*windows)
+        step = self.step
+        if isinstance(step, Filter):
+            return F.conv2d(*windows, step.weight, step.bias, step.stride, 0, step.dilation, step.groups)
+        if isinstance(step, Pool):
+            return F.max_pool2d(*windows, step.kernel, step.stride, 0, step.dilation)
+        return step.again(*windows)
 
     def _changed(self, given: Patches, corners: torch.Tensor, size: list[int]) -> Patches:
-        change = given.values - _windows(self.given[0], given.corners, given.values.shape[2:])
-        values = _windows(self.maps, corners, size)
+        change = given.values - _windows(self.given[0], given.corners, given.size)
+        values = _windows(self.out, corners, size)
         _put(values, self.scatter(change), given.corners - self.reach + 1 - corners, add=True)
         return Patches(values, corners)
 
     def scatter(self, change: torch.Tensor) -> torch.Tensor:
-        if MODE == "pad":
-            s = self.step
-            return F.conv2d(change, s.weight, None, 1, tuple((self.reach - 1).tolist()), s.dilation, s.groups)
-        rows = change.permute(2, 3, 0, 1).contiguous()  # (h,w,P,C): a row of all blocks is one matrix
-        (high, wide), (height, width, number, channels) = self.step.weight.shape[2:], rows.shape
-        out = change.new_zeros(height + high - 1, width + wide - 1, number, len(self.step.weight))
-        for (i, j), tap in self.taps.items():
-            for row, line in enumerate(rows.view(height, width * number, channels)):
-                seen = out[row + high - 1 - i, wide - 1 - j : wide - 1 - j + width]
-                seen.view(width * number, -1).addmm_(line, tap)  # in place: no product is stored by itself
+        """(P,C',h+k-1,w+k-1) change of a convolution's output for (P,C,h,w) change of its input, tap by tap."""
+        lines = change.permute(2, 3, 0, 1).contiguous()  # (h,w,P,C): a line of all patches is one matrix
+        (height, width, number, _), (down, right) = lines.shape, (self.reach - 1).tolist()
+        out = change.new_zeros(height + down, width + right, number, len(self.step.weight))
+        for (row, column), tap in self.taps.items():
+            seen = out[down - row : down - row + height, right - column : right - column + width]
+            seen.flatten(1, 2).baddbmm_(lines.flatten(1, 2), tap.expand(height, -1, -1))  # no product is stored
         return out.permute(2, 3, 0, 1)
 
-    @cached_property
-    def taps(self):
-        weight = self.step.weight.detach()
-        places = product(*(range(n) for n in weight.shape[2:]))
-        return {(i, j): weight[:, :, i, j].t().contiguous() for i, j in places}
-
-MODE = "pad"
 
 class PartialForward:
-    """A recorded network at one image, ready to say what changes when patches of pixels do."""
+    """A recorded network at one image (1,3,H,W); called, it says what it gives where patches of the image differ.
 
-    def __init__(self, tape, image: torch.Tensor):
-        self.steps, self.layer = tape.steps, tape.place
-        self.used = self._used()
-        self.last = {given: place for place in self.used for given in self.steps[place].inputs}
-        self.last[self.layer] = max(self.layer, self.last.get(self.layer, 0))
-        self.maps, self.layers = {0: image[None]}, {}
-        for place in self.used:
+    Unsupported steps, those that cannot be computed again, raise ValueError.
+    """
+
+    def __init__(self, tape: Tape, image: torch.Tensor):
+        self.steps, self.layer, self.end = tape.steps, tape.place, len(tape.steps) - 1
+        self.places, self.cut = tape.used(self.layer, self.end)[1:], 0
+        self.last = {0: 0} | {place: place for place in self.places}  # where each value is read for the last time
+        self.last |= {given: place for place in self.places for given in self.steps[place].inputs}
+        self.layers: dict[int, Layer] = {}
+        maps = {0: image}
+        for place in self.places:
             step = self.steps[place]
-            given = [self.maps[i] for i in step.inputs]
-            self.maps[place] = step.again(*given)
-            if all(i in self.layers or i == 0 for i in step.inputs) and _local(step, given):
-                self.layers[place] = Layer(step, [one[0] for one in given], self.maps[place][0])
-
-    def _used(self) -> list[int]:
-        """The places, after the image's, on which the scores or the layer depend."""
-        wanted = {len(self.steps) - 1, self.layer}
-        for place in range(len(self.steps) - 1, 0, -1):
-            if place in wanted:
-                wanted.update(self.steps[place].inputs)
-        return sorted(wanted - {0})
+            if step.again is None:
+                raise ValueError(f"net: {type(step).__name__} at step {place} cannot be computed again")
+            given = [maps[number] for number in step.inputs]
+            maps[place] = step.again(*given)
+            if all(number == 0 or number in self.layers for number in step.inputs) and _in_patches(step, given):
+                self.layers[place] = Layer(step, [one[0] for one in given], maps[place][0])
 
     def work(self, place: int) -> int:
-        """Multiply-adds of a convolution or a fully connected layer for one image; nothing else takes long."""
-        weight = getattr(self.steps[place], "weight", None)
-        if weight is None:
+        """Multiply-adds for one whole image; nothing but convolutions and fully connected layers takes long."""
+        step = self.steps[place]
+        if not isinstance(step, Filter | Weights):
             return 0
-        return self.maps[place].numel() * (weight[0].numel() if _is(self.steps[place], "Filter") else len(weight))
+        return step.shape[1:].numel() * (step.weight[0].numel() if isinstance(step, Filter) else len(step.weight))
 
-    def spans(self, corners: torch.Tensor, size) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Place -> (P,2) first and last row and column that squares of `size` at (P,2) corners reach there."""
+    def boxes(self, corners: torch.Tensor, size) -> dict[int, Boxes]:
+        """Place -> what of the maps there changes with squares of `size` at (P,2) corners."""
         found = {0: (corners, corners + torch.tensor(size) - 1)}
         for place, layer in self.layers.items():
-            spans = [layer.reached(*found[i]) for i in layer.step.inputs]
-            found[place] = torch.stack([s[0] for s in spans]).amin(0), torch.stack([s[1] for s in spans]).amax(0)
+            found[place] = layer.reached([found[given] for given in layer.step.inputs])
         return found
 
-    def shares(self, corners, size) -> dict[int, float]:
-        spans, shares = self.spans(corners, size), {}
-        area = {p: int(((last - first).amax(0) + 1).prod()) for p, (first, last) in spans.items()}
-        for place, layer in self.layers.items():
-            shares[place] = area[layer.step.inputs[0] if layer.linear else place] / int(layer.whole.prod())
-        return shares
+    def shares(self, corners: torch.Tensor, size) -> dict[int, float]:
+        """Place -> the share of its multiply-adds that the largest patch takes there."""
+        areas = {place: _area(boxes) for place, boxes in self.boxes(corners, size).items()}
+        return {
+            place: areas[layer.step.inputs[0] if layer.scatters else place] / int(layer.whole.prod())
+            for place, layer in self.layers.items()
+        }
 
-    def choose(self, corners: torch.Tensor, size) -> int:
-        """Multiply-adds saved if patches are carried up to `self.cut`, the place that saves most."""
-        shares, saved, best, furthest = self.shares(corners, size), 0, 0, self.last[0]
-        self.cut = 0
-        for place in self.layers:
+    def choose(self, corners: torch.Tensor, size) -> float:
+        """Multiply-adds that one square saves at best: with patches up to the `cut`, whole maps from there on.
+
+        Only a value through which everything passes can be the cut: in a network that branches, a place between blocks.
+        """
+        saved, best, read, self.cut = 0.0, 0.0, self.last[0], 0
+        shares = self.shares(corners, size)
+        for place in self.places:
+            if place not in self.layers:
+                break
             saved += self.work(place) * (1 - DEARER * shares[place])
-            if furthest <= place and saved >= best:
+            if read <= place and saved >= best:
                 best, self.cut = saved, place
-            furthest = max(furthest, self.last.get(place, 0))
+            read = max(read, self.last[place])
         return best
 
     def classes(self, corners: torch.Tensor, size) -> torch.Tensor:
-        """(P,) numbers of the classes of squares: those of one class reach about equally far at the cut.
+        """(P,) numbers of the classes of squares: the patches of one class are about equally large at the cut.
 
         Near a border a patch is cut off; computed with such as are whole, it would cost as much as they do.
         """
-        first, last = self.spans(corners, size)[self.cut]
-        rows, columns = (_classes(reached) for reached in (last - first + 1).T)
+        first, last = self.boxes(corners, size)[self.cut]
+        rows, columns = (_classes(lengths) for lengths in (last - first + 1).T)
         return rows * (int(columns.max()) + 1) + columns
 
+    def numbers(self, corners: torch.Tensor, size) -> int:
+        """How many numbers one square keeps alive at most, counted at the step that needs most."""
+        boxes, alive, most = self.boxes(corners, size), {0: 0}, 0
+        for place in self.places:
+            whole, patch = self.steps[place].shape[1:].numel(), 0
+            if place <= self.cut:
+                whole, patch = (whole if place == self.cut else 0), self.steps[place].shape[1] * _area(boxes[place])
+            alive[place] = max(whole, patch)
+            most = max(most, sum(alive.values()))
+            alive = {number: held for number, held in alive.items() if self.last[number] > place}
+        return most
+
     def __call__(self, patches: Patches, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(P,classes) scores and the layer's (P,) sums of the map of one channel."""
-        kinds = self.classes(patches.corners, patches.values.shape[2:])
+        """(P,classes) scores, and (P,) sums of the map of the layer's `channel`."""
+        kinds = self.classes(patches.corners, patches.size)
         which = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
-        parts = [self._through(Patches(patches.values[some], patches.corners[some]), channel) for some in which]
+        parts = [self._in_patches(Patches(patches.values[some], patches.corners[some]), channel) for some in which]
         back = torch.cat(which).argsort()
-        maps, sums = (torch.cat(part)[back] if part[0] is not None else None for part in zip(*parts))
+        maps, before = (torch.cat(part)[back] if part[0] is not None else None for part in zip(*parts))
         values = {self.cut: maps}
-        for place, value in self._walk(values, [p for p in self.used if p > self.cut], self._again):
+        del maps, parts  # so that they are kept no longer than they are read
+        scores, behind = self._whole(values, channel)
+        return scores, behind if before is None else before
+
+    def _in_patches(self, patches: Patches, channel: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(P,C,H,W) whole maps at the cut, and the layer's sums if it lies before."""
+        sums, before = None, [place for place in self.places if place <= self.cut]
+        for place, changed in self._walk({0: patches}, before, lambda place, given: self.layers[place].through(given)):
             if place == self.layer:
-                sums = value[:, channel].flatten(1).sum(1) if value.dim() == 4 else value[:, channel]
+                one = Patches(changed.values[:, channel : channel + 1], changed.corners)
+                sums = map_sums(one.inside(self.layers[place].out[channel : channel + 1]), 0)
+        return changed.inside(self.layers[self.cut].out), sums
+
+    def _whole(self, maps: dict[int, torch.Tensor], channel: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(P,classes) scores from the whole maps at the cut on, and the layer's sums if it lies behind."""
+        sums, behind = None, [place for place in self.places if place > self.cut]
+        for place, value in self._walk(maps, behind, lambda place, given: self.steps[place].again(*given)):
+            if place == self.layer:
+                sums = map_sums(value, channel)
         return value, sums
 
-    def _through(self, patches, channel):
-        sums, values = None, {0: patches}
-        for place, value in self._walk(values, [p for p in self.used if p <= self.cut], self._layer):
-            if place == self.layer:
-                one = Patches(value.values[:, channel : channel + 1], value.corners)
-                sums = one.inside(self.layers[place].maps[channel : channel + 1]).flatten(1).sum(1)
-        return values[self.cut].inside(self.maps[self.cut][0]), sums
-
-    def _again(self, place, given):
-        return self.steps[place].again(*given)
-
-    def _layer(self, place, given):
-        return self.layers[place].through(given)
-
     def _walk(self, values: dict, places: list[int], compute: Callable) -> Iterator:
+        """(place, value) for one place after the other; what is read no more leaves `values`."""
         for place in places:
-            inputs = self.steps[place].inputs
-            values[place] = compute(place, [values[i] for i in inputs])
+            values[place] = compute(place, [values[given] for given in self.steps[place].inputs])
             yield place, values[place]
-            for i in set(inputs):
-                if self.last[i] <= place and i != self.cut or i<self.cut and self.last[i]<=place:
-                    values.pop(i, None)
+            for number in [number for number in values if self.last[number] <= place]:
+                del values[number]
 
 
-def _is(step, name: str) -> bool:
-    return type(step).__name__ == name
+def multiply_adds(net: nn.Module, image: torch.Tensor, size: tuple[int, int] | None = None) -> list[int]:
+    """Of every convolution and fully connected layer in turn, for a (3,H,W) image; with `size`, where a square changes.
+
+    Counted for the square that reaches most, as if patches were carried as far as there are maps. A network that cannot
+    be recorded raises ValueError.
+    """
+    with torch.no_grad():
+        partial = PartialForward(record(net, image[None], "", whole=True), image[None])
+    shares = {}
+    if size is not None:
+        spots = max(whole - side + 1 for whole, side in zip(image.shape[1:], size))
+        places = torch.arange(spots)[:, None].expand(spots, 2)
+        shares = partial.shares(torch.minimum(places, torch.tensor(image.shape[1:]) - torch.tensor(size)), size)
+    return [round(partial.work(p) * min(1.0, shares.get(p, 1.0))) for p in partial.places if partial.work(p)]
 
 
-def _local(step, given: list[torch.Tensor]) -> bool:
-    """Whether the step can be computed in patches: windows of maps (1,C,H,W), and no padding that only it knows."""
-    window = step.window
-    if window is None or len(step.shape) != 4 or any(one.dim() != 4 for one in given):
+def map_sums(maps: torch.Tensor, channel: int) -> torch.Tensor:
+    """(N,): the sum of one channel's map, or the one number of a fully connected unit."""
+    return maps[:, channel].flatten(1).sum(1) if maps.dim() == 4 else maps[:, channel]
+
+
+def _in_patches(step: Step, given: list[torch.Tensor]) -> bool:
+    """Whether the step looks at windows of its maps, of one size if there are several, and pads in a way known here."""
+    if step.window is None or len(step.shape) != 4 or any(maps.shape[2:] != given[0].shape[2:] for maps in given):
         return False
-    if _is(step, "Filter") or _is(step, "Pool"):
+    if isinstance(step, Filter | Pool):
         return True
-    spans = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(given[0].shape[2:], window.kernel, window.stride, window.dilation)]
-    return tuple(window.padding) == (0, 0) and tuple(step.shape[2:]) == tuple(spans) and len({one.shape[2:] for one in given}) == 1
+    sides = zip(given[0].shape[2:], *step.window)
+    return list(step.shape[2:]) == [(n - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides if p == 0]
 
 
-def _classes(reached: torch.Tensor) -> torch.Tensor:
-    found, leader = torch.zeros_like(reached), int(reached.max())
-    for size in sorted(set(reached.tolist()), reverse=True):
-        if size < ALIKE * leader:
-            leader, found = size, found + (reached <= size)
+def _taps(weight: torch.Tensor) -> dict[tuple[int, int], torch.Tensor]:
+    """(row, column) of the filters -> their (C,C') weights there."""
+    places = product(*(range(side) for side in weight.shape[2:]))
+    return {(row, column): weight[:, :, row, column].t().contiguous() for row, column in places}
+
+
+def _joined(boxes: list[Boxes]) -> Boxes:
+    firsts, lasts = (torch.stack(ends) for ends in zip(*boxes))
+    return firsts.amin(0), lasts.amax(0)
+
+
+def _area(boxes: Boxes) -> int:
+    first, last = boxes
+    return int(((last - first).amax(0) + 1).prod())
+
+
+def _classes(lengths: torch.Tensor) -> torch.Tensor:
+    """(P,) 0 for the longest and those almost as long, 1 for the longest of the others, and so on."""
+    found, leader = torch.zeros_like(lengths), int(lengths.max())
+    for length in sorted(set(lengths.tolist()), reverse=True):
+        if length < ALIKE * leader:
+            leader, found = length, found + (lengths <= length)
     return found
 
 
@@ -257,26 +296,26 @@ def _channels_last(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _windows(maps: torch.Tensor, corners: torch.Tensor, size) -> torch.Tensor:
-    """(P,C,*size): windows of (C,H,W) maps that begin at (P,2) corners; with the channels last in memory."""
+    """(P,C,*size): windows of (C,H,W) maps that begin at (P,2) corners, channels last in memory."""
     channels, height, width = maps.shape
-    inner = torch.arange(size[0])[:, None] * width + torch.arange(size[1])
-    places = (corners[:, 0] * width + corners[:, 1])[:, None] + inner.flatten()
-    rows = maps.permute(1, 2, 0).reshape(height * width, channels).index_select(0, places.flatten().to(maps.device))
-    return rows.view(len(corners), *size, channels).permute(0, 3, 1, 2)
+    inside = torch.arange(size[0])[:, None] * width + torch.arange(size[1])
+    pixels = (corners[:, 0] * width + corners[:, 1])[:, None] + inside.flatten()
+    found = maps.permute(1, 2, 0).reshape(-1, channels).index_select(0, pixels.flatten().to(maps.device))
+    return found.view(len(corners), *size, channels).permute(0, 3, 1, 2)
 
 
-def _put(maps: torch.Tensor, blocks: torch.Tensor, offsets: torch.Tensor, *, add: bool = False) -> None:
-    """Write (or add) each block into its (P,C,H,W) map at its (P,2) offset; what lies outside the map is left out."""
+def _put(maps: torch.Tensor, patches: torch.Tensor, offsets: torch.Tensor, *, add: bool = False) -> None:
+    """Write (or add) each patch into its (P,C,H,W) map at its (P,2) offset; what lies outside the map is left out."""
     different, which = offsets.unique(dim=0, return_inverse=True)
     for number, offset in enumerate(different.tolist()):  # slices are many times faster than indices
         some = (which == number).nonzero().flatten().to(maps.device)  # offsets are kept on the CPU
-        spans = [(max(o, 0), min(o + n, size)) for o, n, size in zip(offset, blocks.shape[2:], maps.shape[2:])]
+        spans = [(max(o, 0), min(o + n, size)) for o, n, size in zip(offset, patches.shape[2:], maps.shape[2:])]
         (top, bottom), (left, right) = spans
-        block = blocks[:, :, top - offset[0] : bottom - offset[0], left - offset[1] : right - offset[1]]
+        patch = patches[:, :, top - offset[0] : bottom - offset[0], left - offset[1] : right - offset[1]]
         target = maps[:, :, top:bottom, left:right]
         if len(some) == len(maps):
-            target.add_(block) if add else target.copy_(block)
+            target.add_(patch) if add else target.copy_(patch)
         elif add:
-            target.index_add_(0, some, block[some])
+            target.index_add_(0, some, patch[some])
         else:
-            target.index_copy_(0, some, block[some])
+            target.index_copy_(0, some, patch[some])
