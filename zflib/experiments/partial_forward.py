@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .._arguments import check_sides
 from ..record import Step, Tape, record
+from ..record.hooks import plain
 from ..record.steps import Filter, Pool, Weights
 
 #: A multiply-add takes so many times as long in patches as in whole maps.
@@ -235,19 +237,18 @@ class PartialForward:
                 del values[number]
 
 
-def multiply_adds(net: nn.Module, image: torch.Tensor, size: tuple[int, int] | None = None) -> list[int]:
-    """Of every convolution and fully connected layer in turn, for a (3,H,W) image; with `size`, where a square changes.
+def multiply_adds(net: nn.Module, image: torch.Tensor, size=None) -> list[int]:
+    """Of every convolution and fully connected layer in turn, for a (3,H,W) image; or only what a square changes.
 
-    Counted for the square that reaches most, as if patches were carried as far as there are maps. A network that cannot
-    be recorded raises ValueError.
+    `size` of the square: pixels or (rows, columns), wherever it changes most. ValueError for a network that cannot be
+    recorded.
     """
-    with torch.no_grad():
-        partial = PartialForward(record(net, image[None], "", whole=True), image[None])
-    shares = {}
+    with plain(image.device):
+        partial, shares = PartialForward(record(net, image[None], "", whole=True), image[None]), {}
     if size is not None:
-        spots = max(whole - side + 1 for whole, side in zip(image.shape[1:], size))
-        places = torch.arange(spots)[:, None].expand(spots, 2)
-        shares = partial.shares(torch.minimum(places, torch.tensor(image.shape[1:]) - torch.tensor(size)), size)
+        room = torch.tensor(image.shape[1:]) - torch.tensor(size := check_sides("size", size, tuple(image.shape[1:])))
+        steps = torch.arange(int(room.max()) + 1)[:, None].expand(-1, 2)  # every row and every column at least once
+        shares = partial.shares(torch.minimum(steps, room), size)
     return [round(partial.work(p) * min(1.0, shares.get(p, 1.0))) for p in partial.places if partial.work(p)]
 
 
@@ -297,7 +298,7 @@ def _channels_last(maps: torch.Tensor) -> torch.Tensor:
 
 def _windows(maps: torch.Tensor, corners: torch.Tensor, size) -> torch.Tensor:
     """(P,C,*size): windows of (C,H,W) maps that begin at (P,2) corners, channels last in memory."""
-    channels, height, width = maps.shape
+    channels, _, width = maps.shape
     inside = torch.arange(size[0])[:, None] * width + torch.arange(size[1])
     pixels = (corners[:, 0] * width + corners[:, 1])[:, None] + inside.flatten()
     found = maps.permute(1, 2, 0).reshape(-1, channels).index_select(0, pixels.flatten().to(maps.device))
