@@ -10,14 +10,15 @@ import pytest
 import torch
 import torchvision
 from captum.attr import Occlusion
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional as F
 
 import zflib
 from zflib.experiments import occluders, occlusion, partial_forward
 from zflib.experiments.occlusion import occlude
+from zflib.experiments.partial_forward import Layer, PartialForward
 from zflib.models import Conv, Geometry, ZFNet
-from zflib.record import hooks
+from zflib.record import hooks, record
 
 TINY = Geometry(32, 28, (
     Conv(6, 5, stride=2, padding=1, pool=True, norm=True), Conv(8, 3, padding=1, pool=True, norm=True),
@@ -46,6 +47,30 @@ class Branches(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
+class Inception(nn.Module):
+    """Branches that reach differently far, one with a stride, joined by a concatenation, then a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 4, 1, 2)
+        self.five = nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 5, 2, 2))
+        self.pool, self.mix = nn.MaxPool2d(3, 2, 1), nn.Conv2d(14, 14, 3, padding=1)
+        self.head = nn.Linear(14, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = torch.cat([self.one(x), self.five(x), self.pool(x)], dim=1)
+        return self.head(torch.relu(x + self.mix(x)).mean(dim=(2, 3)))
+
+
+class Gated(Branches):
+    """Every map is weighted by something that looks at all of it."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x * torch.sigmoid(self.conv(x).mean(dim=(2, 3), keepdim=True))).mean(dim=(2, 3)))
+
+
 class Thinks(Branches):
     """Its path depends on the image, so there is no fixed graph."""
 
@@ -63,6 +88,8 @@ NETS = {
     "zfnet, fully connected": (lambda: ZFNet(5, geometry=TINY), "fc5"),
     "zfnet with batch norm": (lambda: ZFNet(5, geometry=TINY, batch_norm=True), "conv3"),
     "shortcut": (Branches, "conv"),
+    "concatenation": (Inception, "five"),
+    "gate": (Gated, "conv"),
     "shortcut, a container": (Branches, "stem"),
     "no graph": (Thinks, "conv"),
     "dilated, grouped": (lambda: plain(
@@ -126,55 +153,96 @@ def test_it_equals_one_whole_forward_pass_per_square(name, size, stride):
     assert torch.equal(maps.prediction.flatten(), scores.argmax(-1))
 
 
+def run_of(net, image, layer: str, size=(3, 3)) -> tuple[occlusion.OcclusionRun, torch.Tensor, PartialForward | None]:
+    """The run, squares at every second pixel, and the partial forward for them."""
+    run = occlusion.OcclusionRun(net, image, layer)
+    corners = occlusion._corners(image.shape[1:], size, (2, 2)).flatten(0, 1)
+    with torch.no_grad():
+        return run, corners, run.partial(corners, size, 0.0)
+
+
 def test_the_early_layers_are_computed_in_part_and_the_rest_whole():
     """Else the equality above would be that of a slow loop with itself."""
-    reached = {name: len(occlusion.Look(network(name)[0], torch.randn(3, 28, 28), network(name)[1]).local((3, 3)))
-               for name in NETS}  # fmt: skip
-    assert reached["zfnet"] >= 6 and reached["shortcut"] == 4 and reached["dilated, grouped"] >= 4
-    assert reached["no graph"] == 0 == reached["shortcut, a container"] and reached["ceil pools"] >= 3
+    reached = {}
+    for name in NETS:
+        _, _, partial = run_of(network(name)[0], torch.randn(3, 28, 28), network(name)[1])
+        steps = [partial.steps[place] for place in partial.places if place <= partial.cut] if partial else []
+        reached[name] = [type(step).__name__ for step in steps]
+    assert reached["zfnet"] == ["Filter", "Rectify", "Pool", "Pass"] * 2 + ["Filter", "Rectify"] * 2
+    assert reached["shortcut"][-3:] == reached["shortcut, a container"][-3:] == ["Filter", "Add", "Rectify"]
+    assert reached["concatenation"][-4:] == ["Cat", "Filter", "Add", "Rectify"] and reached["no graph"] == []
+    assert reached["gate"] == ["Filter", "Scale", "Rectify", "Pool"]  # up to what the gate and its input both read
+    assert len(reached["dilated, grouped"]) == 6 and len(reached["ceil pools"]) == 5
+
+
+def layer_of(module: nn.Module, maps: torch.Tensor) -> Layer:
+    return PartialForward(record(nn.Sequential(module), maps, "0", whole=True), maps).layers[1]
 
 
 def test_a_convolution_reaches_what_it_says_it_reaches():
     """`reached` against the rows that really change, for every place of a block of two rows."""
-    conv = nn.Conv2d(1, 1, (5, 1), stride=(2, 1), padding=(1, 0), bias=False)
+    conv = nn.Conv2d(1, 1, (5, 1), stride=(2, 1), padding=(1, 0), bias=False).requires_grad_(False)
     nn.init.ones_(conv.weight)
-    whole = torch.zeros(1, 12, 1)
-    stage = partial_forward.Stage(None, conv, F.pad(whole, (0, 0, 1, 1)), conv(whole[None])[0])
+    layer = layer_of(conv, torch.zeros(1, 1, 12, 1))
     for start in range(11):
         image = torch.zeros(1, 1, 12, 1)
         image[0, 0, start : start + 2] = 1
         changed = conv(image)[0, 0, :, 0].nonzero().flatten()
-        low, high = stage.reached(0, torch.tensor(start), torch.tensor(start + 1))
-        assert (int(low), int(high)) == (int(changed[0]), int(changed[-1]))
+        low, high = layer.reached([(torch.tensor([[start, 0]]), torch.tensor([[start + 1, 0]]))])
+        assert (int(low[0, 0]), int(high[0, 0])) == (int(changed[0]), int(changed[-1]))
 
 
-def test_blocks_at_the_border_are_computed_apart_because_they_reach_less():
-    net, layer = network("zfnet")
-    look = occlusion.Look(net, torch.randn(3, 28, 28), layer)
-    corners = occlusion._corners((28, 28), (4, 4), (2, 2)).flatten(0, 1)
-    kinds = look.classes(corners, (4, 4)).view(13, 13)
+def test_squares_at_the_border_are_computed_apart_because_they_reach_less():
+    _, corners, partial = run_of(*network_and_image("zfnet"), size=(4, 4))
+    partial.cut = 5  # where squares in the middle do not reach the border yet
+    kinds = partial.classes(corners, (4, 4)).view(13, 13)
     assert kinds[0, 0] != kinds[6, 6] and 4 <= len(kinds.unique()) <= 16
-    order = look.order(corners, (4, 4))
-    assert torch.equal(order.sort().values, torch.arange(169)) and kinds.flatten()[order].diff().min() >= 0
+    first, last = partial.boxes(corners, (4, 4))[partial.cut]
+    for kind in kinds.unique():
+        lengths = (last - first + 1)[kinds.flatten() == kind]
+        assert bool((lengths.amin(0) >= 0.85 * lengths.amax(0)).all())
+
+
+def network_and_image(name: str) -> tuple[nn.Module, torch.Tensor, str]:
+    net, layer = network(name)
+    return net, torch.randn(3, 28, 28), layer
 
 
 def test_where_parts_would_save_too_little_whole_images_pass(monkeypatch):
-    net, layer = network("zfnet")
-    look = occlusion.Look(net, torch.randn(3, 28, 28), layer)
-    stages = look.local((3, 3))
-    saved = sum(s.work * (1 - share) for s, share in zip(stages, partial_forward.shares(stages, (3, 3))))
-    dense = sum(s.out.numel() * s.module.in_channels * s.module.kernel_size[0] ** 2
-                for s in stages if isinstance(s.module, nn.Conv2d))  # fmt: skip
-    assert sum(s.work for s in stages) == dense and 0 < saved < dense
+    net, image, layer = network_and_image("zfnet")
+    run, corners, partial = run_of(net, image, layer)
+    saved = partial.choose(corners, (3, 3))
+    assert 0 < saved < sum(map(partial.work, partial.places))
     monkeypatch.setattr(occlusion, "SAVED", 10 * saved)
-    look.choose((3, 3), 11)
-    assert look.local((3, 3)) == stages
-    look.choose((3, 3), 9)
-    assert look.local((3, 3)) == []
-    image = torch.randn(3, 28, 28)
+    with torch.no_grad():
+        assert run.partial(corners[60:71], (3, 3), 0.0) and run.partial(corners[60:69], (3, 3), 0.0) is None
     whole = occlude(net, image, size=9, stride=9, layer=layer)
     monkeypatch.setattr(occlusion, "SAVED", 0)
     torch.testing.assert_close(whole.probability, occlude(net, image, size=9, stride=9, layer=layer).probability)
+
+
+def test_multiply_adds_are_those_of_every_layer_and_a_square_needs_fewer():
+    net, image, _ = network_and_image("zfnet")
+    counts = []
+    modules = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles = [m.register_forward_hook(lambda m, i, o: counts.append(o.numel() * m.weight[0].numel())) for m in modules]
+    net(image[None])
+    [handle.remove() for handle in handles]
+    assert partial_forward.multiply_adds(net, image) == counts
+    small, large = (partial_forward.multiply_adds(net, image, size) for size in (3, (9, 9)))
+    assert small[0] == counts[0] // 13**2 * 16 and small[-2:] == counts[-2:]  # 4 of conv1's 13 rows see a square of 3
+    assert all(one <= other <= full for one, other, full in zip(small, large, counts))
+
+
+def test_what_is_not_exact_is_not_used(monkeypatch):
+    """Two squares are computed both ways before anything else."""
+    net, image, layer = network_and_image("shortcut")
+    scatter = Layer.scatter
+    monkeypatch.setattr(Layer, "scatter", lambda self, change: scatter(self, change) * 1.02)
+    assert run_of(net, image, layer)[2] is None
+    maps = occlude(net, image, size=6, stride=11, layer=layer)
+    scores, _ = brute(net, image, covered(image, maps.corners, (6, 6)), layer)
+    torch.testing.assert_close(maps.probability.flatten(), scores[:, maps.label], rtol=1e-5, atol=1e-5)
 
 
 def test_batches_of_any_size_give_the_same():
@@ -186,12 +254,18 @@ def test_batches_of_any_size_give_the_same():
     torch.testing.assert_close(whole.activity, parts.activity, rtol=1e-5, atol=1e-5)
 
 
-def test_the_budget_bounds_the_batch():
-    look = occlusion.Look(zflib.ZFNet(7).eval(), torch.randn(3, 224, 224), "conv5")
-    corners = torch.zeros(100, 100, 2, dtype=torch.int64)
-    sizes = [len(b) for b in occlusion._batches(look, corners.flatten(0, 1), (32, 32), 10 * look.bytes((32, 32)))]
-    assert set(sizes) == {10} and sum(sizes) == 10_000
-    assert look.bytes((200, 200)) > look.bytes((32, 32)) > 8 * 384 * 13 * 13
+def test_the_budget_bounds_the_batch(monkeypatch):
+    net, image, layer = network_and_image("zfnet")
+    _, corners, partial = run_of(net, image, layer)
+    sizes, compute = [], PartialForward.__call__
+
+    def counted(self, patches, channel):
+        sizes.append(len(patches.corners))
+        return compute(self, patches, channel)
+
+    monkeypatch.setattr(PartialForward, "__call__", counted)
+    occlude(net, image, size=3, stride=2, layer=layer, memory=8 * 10 * partial.numbers(corners, (3, 3)))
+    assert set(sizes[1:-1]) == {10} and sum(sizes[1:]) == len(corners)  # the first two are the check
 
 
 def test_captums_map_is_ours_averaged_over_the_squares_that_cover_a_pixel():
@@ -210,13 +284,12 @@ def test_captums_map_is_ours_averaged_over_the_squares_that_cover_a_pixel():
 
 @pytest.mark.parametrize("padding", [0, 1, 3])
 def test_the_change_of_a_convolution_is_the_convolution_of_the_change(padding):
-    conv = nn.Conv2d(4, 5, 3, padding=padding)
-    whole, change = torch.randn(1, 4, 9, 9), torch.zeros(1, 4, 9, 9)
+    conv = nn.Conv2d(4, 5, 3, padding=padding).requires_grad_(False)
+    change = torch.zeros(1, 4, 9, 9)
     change[..., 3:5, 4:7] = torch.randn(4, 2, 3)
-    stage = partial_forward.Stage(None, conv, whole[0], conv(whole)[0])
-    spread = stage.spread(change[..., 3:5, 4:7])
+    scattered = layer_of(conv, torch.randn(1, 4, 9, 9)).scatter(change[..., 3:5, 4:7])
     expected = F.conv2d(change, conv.weight, padding=2)[..., 3:7, 4:9]
-    torch.testing.assert_close(spread, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scattered, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_network_is_left_as_it_was_found():
@@ -442,48 +515,35 @@ def test_blocks_are_written_on_the_device_of_the_maps():
         partial_forward._put(maps, some, torch.tensor([[0, 0], [1, 1], [2, 2], [0, 0]]), add=add)
 
 
-class Alive(nn.Module):
-    """A module that says how many maps of the batch are alive when it is called."""
-
-    def forward(self, maps):
-        same = [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == maps.shape]
-        self.count = len({t.data_ptr() for t in same})
-        return maps.mean(dim=(2, 3))
-
-
-def deep(depth: int) -> nn.Module:
+class Deep(nn.Module):
     """A local stem, then a shortcut, then a chain of maps of one size."""
 
-    class Deep(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.side = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 16, 3, padding=1)
-            self.chain = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth)))
-            self.alive, self.head = Alive(), nn.Linear(16, 5)
+    def __init__(self, depth: int):
+        super().__init__()
+        self.stem, self.side = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 16, 3, padding=1)
+        self.chain = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth)))
+        self.head = nn.Linear(16, 5)
 
-        def forward(self, x):
-            x = self.stem(x)
-            x = self.side(x) + x.repeat(1, 4, 1, 1)
-            return self.head(self.alive(self.chain(x)))
-
-    return Deep().eval()
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.side(x) + torch.cat([x, x, x, x], dim=1)
+        return self.head(self.chain(x).mean(dim=(2, 3)))
 
 
-class AsLeaf(fx.Tracer):
-    def is_leaf_module(self, module, name):
-        return isinstance(module, Alive) or super().is_leaf_module(module, name)
+def alive(of: torch.Tensor) -> int:
+    same = [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == of.shape]
+    return len({t.data_ptr() for t in same})
 
 
-def test_the_budget_counts_what_lies_behind_the_first_stages_and_keeps_no_more(monkeypatch):
-    monkeypatch.setattr(partial_forward, "_Tracer", AsLeaf)
-    net, image = deep(8), torch.randn(3, 28, 28)
-    maps = occlude(net, image, size=4, stride=8, layer="chain.7")
-    assert net.alive.count <= 3  # what the last step read and gave, and the copy of the layer
-    look = occlusion.Look(net, image, "chain.7")
-    assert look.local((4, 4)) and look.bytes((4, 4)) >= 8 * 2 * 16 * 14 * 14
-    covered = image.clone()
-    covered[:, 8:12, 16:20] = 0
-    torch.testing.assert_close(maps.probability[1, 2], net(covered[None]).softmax(-1)[0, maps.label])
+def test_the_budget_counts_what_lies_behind_the_patches_and_no_more_is_kept():
+    run, corners, partial = run_of(Deep(8).eval(), torch.randn(3, 28, 28), "chain.7", (4, 4))
+    step, counts = partial.steps[partial.layer], []
+    again = step.again
+    step.again = lambda maps: counts.append(alive(maps)) or again(maps)
+    with torch.no_grad():
+        partial(run._covered(corners[:5], (4, 4), 0.0), 0)
+    assert counts == [1]  # what the last convolution reads; what it gives comes on top
+    assert partial.numbers(corners, (4, 4)) == 2 * 16 * 14 * 14
 
 
 class Early(nn.Module):
@@ -521,12 +581,13 @@ def test_parameters_and_optional_arguments_of_a_forward(net):
 
 @pytest.mark.parametrize("name, layer, side", [
     ("alexnet", "features.6", 127), ("squeezenet1_1", "features.3.expand3x3", 95), ("resnet18", "layer2.0.conv1", 95),
+    ("densenet121", "features.denseblock1", 64),
 ])  # fmt: skip
 def test_networks_of_torchvision(name, layer, side):
     torch.manual_seed(0)
     net, image = torchvision.models.get_model(name, weights=None).eval(), torch.randn(3, side, side)
     maps = occlude(net, image, size=24, stride=(side - 24) // 2, layer=layer)
-    assert occlusion.Look(net, image, layer).local((24, 24))  # the path in parts
+    assert name == "densenet121" or run_of(net, image, layer, (24, 24))[2].cut >= 10  # through branches, in parts
     for row, column in ((0, 0), (1, 2), (2, 1)):
         covered = image.clone()
         top, left = maps.corners[row, column].tolist()

@@ -1,12 +1,17 @@
-"""What a square is covered with: grey, the image's mean colour, a blurred copy, noise, or what its border suggests."""
+"""Occluders: which rectangles of an image are covered, and with what."""
 
 from __future__ import annotations
 
 from numbers import Integral, Real
 
 import torch
+from torch.nn import functional as F
 
 from .._arguments import check_images, check_seed, check_sides, check_tensor, is_number
+
+#: What may cover a square, besides a number or an image: grey, the image's mean colour, a blurred copy of it, noise, or
+#: what is around the square.
+FILLS = ("grey", "mean", "blur", "noise", "border")
 
 
 def boxes_around(positions: torch.Tensor, size, whole) -> torch.Tensor:
@@ -91,9 +96,6 @@ def check_boxes(boxes, images: torch.Tensor) -> torch.Tensor:
     return given.long()
 
 
-FILLS = ("grey", "mean", "blur", "noise", "border")
-
-
 def blocks(image: torch.Tensor, corners: torch.Tensor, size: tuple[int, int], fill) -> torch.Tensor:
     """(P,C,h,w): what covers the squares of (C,H,W) that begin at `corners` (P,2).
 
@@ -127,10 +129,10 @@ def _source(image: torch.Tensor, size: tuple[int, int], fill) -> torch.Tensor:
     if fill == "noise":  # as strong as the image's own contrast; always the same noise
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
         return image.mean(dim=(1, 2), keepdim=True) + noise * image.std(dim=(1, 2), keepdim=True)
+    from torchvision.transforms.functional import gaussian_blur  # takes as long to import as all of zflib
+
     sigma = max(size) / 4  # wide enough to blur away what a square holds
     side = 2 * min(round(2 * sigma), min(image.shape[1:]) - 1) + 1
-    from torchvision.transforms.functional import gaussian_blur
-
     return gaussian_blur(image[None], [side, side], [sigma, sigma])[0]
 
 
@@ -140,21 +142,12 @@ def _from_border(image: torch.Tensor, top: int, left: int, height: int, width: i
     Where a square touches the image's edge, the pixels outside it do not exist; the others decide, and a square that
     is the whole image is grey.
     """
-    down, right = torch.arange(1.0, height + 1, device=image.device), torch.arange(1.0, width + 1, device=image.device)
-    total, weights = image.new_zeros(image.shape[0], height, width), image.new_zeros(height, width)
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    sides = [
-        (top > 0, lambda: image[:, top - 1, columns][:, None, :], (1 / down)[:, None]),
-        (
-            top + height < image.shape[1],
-            lambda: image[:, top + height, columns][:, None, :],
-            (1 / down.flip(0))[:, None],
-        ),
-        (left > 0, lambda: image[:, rows, left - 1][:, :, None], (1 / right)[None, :]),
-        (left + width < image.shape[2], lambda: image[:, rows, left + width][:, :, None], (1 / right.flip(0))[None, :]),
-    ]
-    for there, pixels, weight in sides:
-        if there:
-            total += pixels() * weight
-            weights += weight
-    return total / weights.clamp(min=1e-12)
+    framed = F.pad(torch.cat([image, torch.ones_like(image[:1])]), (1, 1, 1, 1))  # the last map: which pixels exist
+    rows, columns = slice(top + 1, top + height + 1), slice(left + 1, left + width + 1)
+    down, right = (1 / torch.arange(1, side + 1, device=image.device).to(image) for side in (height, width))
+    total = (
+        framed[:, top, None, columns] * down[:, None]
+        + framed[:, top + height + 1, None, columns] * down.flip(0)[:, None]
+    )
+    total += framed[:, rows, left, None] * right + framed[:, rows, left + width + 1, None] * right.flip(0)
+    return total[:-1] / total[-1:].clamp(min=1e-12)
