@@ -118,8 +118,10 @@ def test_max_pools_look_at_every_place_of_their_window(settings, ceil):
 
 
 KNOWN = [
-    (tv.resnet18, "layer2"), (tv.squeezenet1_1, "features.6"), (tv.densenet121, "features.transition1"),
-    (lambda: tv.googlenet(init_weights=False, transform_input=True), "inception3b"), (tv.shufflenet_v2_x0_5, "stage3"),
+    (tv.resnet18, "layer2"), (tv.squeezenet1_1, "features.6"),
+    *(pytest.param(*known, marks=pytest.mark.nightly) for known in (
+        (tv.densenet121, "features.transition1"), (tv.shufflenet_v2_x0_5, "stage3"),
+        (lambda: tv.googlenet(init_weights=False, transform_input=True), "inception3b"))),
 ]  # fmt: skip
 
 
@@ -166,7 +168,7 @@ def test_inputs_that_are_not_square_and_a_layer_by_its_module():
     assert receptive_field(body, "1", (1, 2), size=(9, 21)) == (4, 12, 9, 21)
     assert receptive_field(body, "3", (0, 0), size=(9, 21)) == (0, 0, 9, 21)
     assert receptive_fields(body, body[3], [[0, 0]], size=(9, 21)).tolist() == [[0, 0, 9, 21]]
-    with pytest.raises(ValueError, match="layer Conv2d.* is not in this network; it has 0, 1"):
+    with pytest.raises(ValueError, match=r"layer Conv2d.* is not in this network; it has 0, 1"):
         receptive_field(body, nn.Conv2d(3, 2, 3), (0, 0))
 
 
