@@ -143,10 +143,13 @@ FILTERS = [
 @pytest.mark.parametrize("settings", FILTERS, ids=str)
 @pytest.mark.parametrize("size", [(9, 11), (10, 10)], ids=str)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_transposed_filter_is_the_adjoint(settings, size):
+@pytest.mark.parametrize("channels", [3, 4])
+def test_transposed_filter_is_the_adjoint(settings, size, channels):
+    if channels % settings.get("groups", 1):
+        return
     torch.manual_seed(0)
-    conv = nn.Conv2d(4, 8, **settings).double()
-    below = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
+    conv = nn.Conv2d(channels, 8, **settings).double()
+    below = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
     forward = conv(below) - conv.bias.view(-1, 1, 1)
     above = torch.randn_like(forward)
     back = transposed_filter(above, conv, size=size)
@@ -535,6 +538,9 @@ def test_what_is_wrong_with_rules():
         d.project(images, "relu", 0)
     with pytest.raises(zflib.deconv.Unsupported, match=r"GELU.*a rule of your own: Deconvnet\(net, rules=\{nn.GELU: "):
         zflib.Deconvnet(net)
+    net, images = build(lambda net, x: net.parts[0](x[:, 0])[0][:, None].expand(-1, 6, -1, -1), nn.LSTM(11, 11))
+    with pytest.raises(zflib.deconv.Unsupported, match=r"rules: LSTM gives tuple, a rule is for one tensor"):
+        zflib.Deconvnet(net, rules={nn.LSTM: lambda signal, input, output: signal}).activations(images, "last")
     net, images = build(lambda net, x: net.parts[0](x, x), nn.Bilinear(11, 11, 11))
     with pytest.raises(zflib.deconv.Unsupported, match=r"rules: module 'parts.0' takes 2 tensors"):
         zflib.Deconvnet(net, rules={nn.Bilinear: lambda signal, input, output: signal}).activations(images, "parts.0")

@@ -118,8 +118,10 @@ def test_max_pools_look_at_every_place_of_their_window(settings, ceil):
 
 
 KNOWN = [
-    (tv.resnet18, "layer2"), (tv.squeezenet1_1, "features.6"), (tv.densenet121, "features.transition1"),
-    (lambda: tv.googlenet(init_weights=False, transform_input=True), "inception3b"), (tv.shufflenet_v2_x0_5, "stage3"),
+    (tv.resnet18, "layer2"), (tv.squeezenet1_1, "features.6"),
+    *(pytest.param(*known, marks=pytest.mark.nightly) for known in (
+        (tv.densenet121, "features.transition1"), (tv.shufflenet_v2_x0_5, "stage3"),
+        (lambda: tv.googlenet(init_weights=False, transform_input=True), "inception3b"))),
 ]  # fmt: skip
 
 

@@ -95,9 +95,9 @@ def chunk(tape: Tape) -> int:
 
 
 def possible(tape: Tape, rules: Rules) -> bool:
-    """Whether every step is local, so that windows can follow the signal down; overlaps that are sums.
+    """Whether windows can follow the signal down: every step is local, and what overlaps adds up.
 
-    Of zeros that a window leaves out, "max" and "last" would have to know.
+    The overlaps "max" and "last" would have to know of the zeros around a window.
     """
     chain = tape.chain() if rules.overlap == "sum" else None
     return chain is not None and all(isinstance(step, LOCAL) and len(step.shape) == 4 for step in chain)
@@ -124,7 +124,7 @@ def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Window:
 
 
 def _own(step: Step, window: Window, owners: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> Step:
-    """The step as if each window were its whole output, and the pixels from (top, left) on its whole input."""
+    """The step as if each window were its whole output, and what lies from (top, left) on its whole input."""
     if isinstance(step, Rectify) and step.mask is not None:
         return replace(step, mask=window.cut(step.mask, owners))
     if not isinstance(step, Filter | Pool):

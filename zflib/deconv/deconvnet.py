@@ -41,14 +41,6 @@ class Deconvnet:
         self.rules.check_network(net)
         check_watchable(net)
 
-    @property
-    def rule(self) -> str:
-        return self.rules.rule
-
-    @property
-    def overlap(self) -> str:
-        return self.rules.overlap
-
     def activations(self, images: torch.Tensor, layer: str) -> torch.Tensor:
         """(N,C,h,w) maps of `layer` for (N,3,H,W) images, (N,C) for a fully connected layer."""
         return self.record(images, layer).activations
@@ -82,7 +74,7 @@ class Deconvnet:
         """The forward pass up to `layer` as a `Tape`: its steps, its switches and the layer's activations."""
         images = check_images(images, self.net)
         check_layer(self.net, layer)
-        path, masks = layer_path(self.net, layer), self.rule != "deconvnet"
+        path, masks = layer_path(self.net, layer), self.rules.rule != "deconvnet"
         tape = record(self.net, images, path, masks=masks, ruled=self.rules.own)
         if tape.activations.dim() not in (2, 4):
             shape = tuple(tape.activations.shape)

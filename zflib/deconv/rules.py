@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from .._arguments import check_choice
 from ..record import Tape, Unsupported, steps
@@ -85,9 +84,6 @@ class Rules:
                 return [signal * share if share != 1 else signal for share in step.shares]
             case steps.Cat():
                 return list(signal.split(step.parts, dim=step.dim))
-            case steps.TransposedFilter():  # its transpose is the plain one
-                settings = step.stride, step.padding, step.dilation, step.groups
-                return [F.conv2d(signal, step.weight, None, *settings)[..., : step.size[0], : step.size[1]]]
             case steps.Linear():
                 start = signal.new_zeros(len(signal), *step.size[1:])
                 return list(torch.func.vjp(step.function, start)[1](signal))

@@ -59,26 +59,24 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     with ExitStack() as held:
         with LOCK:
             modes = [(module, module.training) for module in net.modules()]
-            if any(mode for _, mode in modes):
+            if any(training for _, training in modes):
                 held.enter_context(LOCK)
             buffers = [(m, k, b, b.clone()) for m in net.modules() for k, b in m._buffers.items() if b is not None]
         try:
-            _set(modes, lambda mode: False)
+            for module, training in modes:
+                if training:
+                    module.training = False
             yield
         finally:
             with LOCK:
-                _set(modes, lambda mode: mode)
+                for module, training in modes:
+                    if module.training != training:
+                        module.training = training
                 for module, name, buffer, content in buffers:
                     if module._buffers[name] is not buffer:
                         module._buffers[name] = buffer
                     if not torch.equal(buffer, content):
                         buffer.copy_(content)
-
-
-def _set(modes: list[tuple[nn.Module, bool]], wanted: Callable[[bool], bool]) -> None:
-    for module, mode in modes:
-        if module.training != wanted(mode):
-            module.training = wanted(mode)
 
 
 @contextmanager

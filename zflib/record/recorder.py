@@ -78,7 +78,7 @@ class Recorder(TorchDispatchMode):
         if not self.looking or not (skipped or ruled) or not taken:
             return
         if len(taken) > 1:
-            raise Unsupported(f"rules: module {path!r} takes {len(taken)} tensors; a rule is for modules that take one")
+            raise Unsupported(f"rules: module {path!r} takes {len(taken)} tensors; a rule is for one that takes one")
         (maps,) = taken
         self.whole = module, maps, maps._version, self.place(maps), self.copy(maps) if ruled else None
         self.looking = False
@@ -89,6 +89,8 @@ class Recorder(TorchDispatchMode):
         if self.looking or module is not self.whole[0]:
             return
         (_, maps, version, place, before), self.whole = self.whole, None
+        if not isinstance(out, torch.Tensor):
+            raise Unsupported(f"rules: {type(module).__name__} gives {type(out).__name__}, a rule is for one tensor")
         if maps._version != version:
             self.written(maps, type(module).__name__)
         if before is None:  # response normalisation: the signal passes unchanged (section 2.1)

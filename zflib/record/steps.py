@@ -50,8 +50,8 @@ class Image(Step):
 
 
 @dataclass(eq=False)
-class Convolution(Step):
-    """What a filter and a transposed filter have in common; `size` (H,W) is that of the maps that went in."""
+class Filter(Step):
+    """A convolution; `size` (H,W) is that of the maps that went in."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -60,14 +60,6 @@ class Convolution(Step):
     dilation: Pair
     groups: int
     size: Pair
-
-
-class Filter(Convolution):
-    """A convolution."""
-
-
-class TransposedFilter(Convolution):
-    """A transposed convolution, on the way up."""
 
 
 @dataclass(eq=False)

@@ -130,12 +130,13 @@ def pieces(call: Call, outs: list[torch.Tensor]) -> list[Step]:
 def _convolution(call: Call, out: torch.Tensor) -> Step | None:
     if not call.single or out.dim() != 4:
         return None
+    if call["transposed"]:
+        return _by_autograd(call, out)
     weight, stride, padding, dilation = call["weight"], *(_pair(call[k]) for k in ("stride", "padding", "dilation"))
-    window = None if call["transposed"] else Window(tuple(weight.shape[-2:]), stride, padding, dilation)
-    kind = steps.TransposedFilter if call["transposed"] else steps.Filter
     return call.step(
-        kind, out, window=window, weight=weight, bias=call["bias"], stride=stride, padding=padding, dilation=dilation,
-        groups=call["groups"], size=tuple(call.size[-2:]),
+        steps.Filter, out, window=Window(tuple(weight.shape[-2:]), stride, padding, dilation), weight=weight,
+        bias=call["bias"], stride=stride, padding=padding, dilation=dilation, groups=call["groups"],
+        size=tuple(call.size[-2:]),
     )  # fmt: skip
 
 
