@@ -71,6 +71,15 @@ class Gated(Branches):
         return self.head((x * torch.sigmoid(self.conv(x).mean(dim=(2, 3), keepdim=True))).mean(dim=(2, 3)))
 
 
+class GatedFirst(Branches):
+    """The same, but the weights are there before the maps."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        weights = torch.sigmoid(x.mean(dim=(2, 3), keepdim=True))
+        return self.head((self.conv(x) * weights).mean(dim=(2, 3)))
+
+
 class Thinks(Branches):
     """Its path depends on the image, so there is no fixed graph."""
 
@@ -90,6 +99,7 @@ NETS = {
     "shortcut": (Branches, "conv"),
     "concatenation": (Inception, "five"),
     "gate": (Gated, "conv"),
+    "gate, first": (GatedFirst, "conv"),
     "shortcut, a container": (Branches, "stem"),
     "no graph": (Thinks, "conv"),
     "dilated, grouped": (lambda: plain(
@@ -171,7 +181,9 @@ def test_the_early_layers_are_computed_in_part_and_the_rest_whole():
     assert reached["zfnet"] == ["Filter", "Rectify", "Pool", "Pass"] * 2 + ["Filter", "Rectify"] * 2
     assert reached["shortcut"][-3:] == reached["shortcut, a container"][-3:] == ["Filter", "Add", "Rectify"]
     assert reached["concatenation"][-4:] == ["Cat", "Filter", "Add", "Rectify"] and reached["no graph"] == []
-    assert reached["gate"] == ["Filter", "Scale", "Rectify", "Pool"]  # up to what the gate and its input both read
+    assert (
+        reached["gate"] == reached["gate, first"] == ["Filter", "Scale", "Rectify", "Pool"]
+    )  # up to what the gate and its input both read
     assert len(reached["dilated, grouped"]) == 6 and len(reached["ceil pools"]) == 5
 
 
