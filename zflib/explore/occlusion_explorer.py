@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .. import show
-from .._arguments import check_image
+from .._arguments import check_image, check_layer, probabilities
 from ..deconv import Deconvnet, strongest
 from ..experiments.occluders import blocks
 from ..experiments.occlusion import OcclusionMaps, occlude
@@ -26,7 +26,7 @@ class Occluder:
 
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5",
                  fill=0.0, places: int = 9):  # fmt: skip
-        self.net, self.image, self.layer, self.fill = net, check_image(image, net), layer, fill
+        self.net, self.image, self.layer, self.fill = net, check_image(image, net), check_layer(net, layer), fill
         self.label, self.places, self._deconvnet = label, places, Deconvnet(net)
         self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
         first = self.maps(max(1, min(self.image.shape[1:]) // 4))
@@ -60,12 +60,12 @@ class Occluder:
         """
         image = self.covered(row, column, size)
         tape = self._deconvnet.record(image[None], self.layer)
-        with watched(self.net, [self.layer], image.device) as look:
+        with watched(self.net, [self.layer]) as look:
             _, scores = look(image[None])
         chosen = torch.tensor([self.channel], device=image.device)
         places = strongest(tape.activations)[0, chosen]
         projection = self._deconvnet.descend(tape, torch.zeros_like(chosen), chosen, places)[0]
-        return image, scores[0].softmax(-1), torch.atleast_2d(tape.activations[0, self.channel]), projection
+        return image, probabilities(scores)[0], torch.atleast_2d(tape.activations[0, self.channel]), projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""

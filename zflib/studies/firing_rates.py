@@ -87,7 +87,7 @@ def unit_invariance(net: nn.Module, images: torch.Tensor, *, transform: str, amo
     _check_rate(rate)
     if math.floor(rate * (count := len(images)) + 1e-9) < 1:
         raise ValueError(f"images: {count} are too few for a rate of {rate:g}; give at least {math.ceil(1 / rate)}")
-    with watched(net, layers, images.device) as look:
+    with watched(net, layers) as look:
         values = _all_values(look, images, layers, where)
         limits = {layer: thresholds(v, rate) for layer, v in values.items()}
         still = {layer: torch.zeros(len(moves), v.shape[1], device=v.device) for layer, v in values.items()}
