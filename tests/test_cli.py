@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -27,6 +28,15 @@ def fails(capsys, *arguments) -> str:
     out, err = capsys.readouterr()
     assert out == "" and end.value.code
     return err if isinstance(end.value.code, int) else end.value.code  # argparse prints, Python prints for sys.exit
+
+
+def test_output_that_cannot_print_a_path(tmp_path, monkeypatch):
+    with io.TextIOWrapper(io.BytesIO(), "ascii") as plain:
+        monkeypatch.setattr(sys, "stdout", plain)
+        data.photo("chelsea").save(tmp_path / "küche.png")
+        main([str(tmp_path / "küche.png"), "--layer", "conv1", "--top", "1", "-o", str(tmp_path / "☃.png")])
+        plain.flush()
+        assert plain.buffer.getvalue().endswith(b"\\u2603.png\n") and (tmp_path / "☃.png").exists()
 
 
 def test_the_command_as_it_is_typed(tmp_path):

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import zflib
+from zflib import explore
+from zflib.data.image_source import images_of
 
 THREADS, ROUNDS = 4, 3
 
@@ -61,7 +63,24 @@ def fields(net, seed):
     return [torch.tensor(zflib.receptive_field(net, "4", (seed % 5, 2), size=20))]
 
 
-CALLS = [peaks, squares, moves, parts, projections, fields]
+def chosen(net, seed):
+    return [images_of(net, pictures(seed, 20), torch.tensor([[seed, 3], [5, 0]]))]
+
+
+def drawn(net, seed):
+    image = pictures(seed)[0]
+    panels = [
+        explore.layers(net, [image], layers=["4"], layer="4", preprocess=lambda photo: None),
+        explore.invariance(net, image, layers=["0", "4"]),
+    ]
+    for panel in panels:
+        control = list(panel.controls.values())[-1]
+        control.value = getattr(control, "max", None) or control.options[-1]
+    assert not any(panel.status.value for panel in panels)
+    return [torch.from_numpy(panel.pixels.copy()) for panel in panels]
+
+
+CALLS = [peaks, squares, moves, parts, projections, fields, chosen, drawn]
 
 
 def at_once(jobs):

@@ -160,14 +160,14 @@ def check_layer(net: nn.Module, layer) -> str:
         path = next((path for path, module in net.named_modules() if module is layer), None)
         if path is not None:
             return ModulePath(path)
-        layer = type(layer).__name__
     if isinstance(layer, ModulePath):
         return layer
     if isinstance(layer, str) and layer and (layer in layer_names(net) or layer in dict(net.named_modules())):
         return layer
     names = layer_names(net)
     listed = ", ".join(names[:40]) + (", …" if len(names) > 40 else "")
-    raise ValueError(f"layer {layer!r} is not in this network; it has {listed or 'no layers'}")
+    got = type(layer).__name__ if isinstance(layer, nn.Module) else repr(layer)
+    raise ValueError(f"layer {got} is not in this network; it has {listed or 'no layers'}")
 
 
 def layer_path(net: nn.Module, layer: str | nn.Module) -> str:

@@ -1,8 +1,11 @@
 """The image room: photographs, files of every kind, stacks and crops."""
 
+import os
 import socket
+import struct
 import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -200,7 +203,7 @@ def test_files_that_are_no_images(tmp_path):
     text.write_text("hello " * 100)
     assert "no.png" in message(FileNotFoundError, data.open_image, tmp_path / "no.png")
     assert "folder" in message(ValueError, data.open_image, tmp_path)
-    assert "empty.png is not an image" in message(ValueError, data.open_image, empty)
+    assert "empty.png is empty, 0 bytes" in message(ValueError, data.open_image, empty)
     assert "text.jpg is not an image" in message(ValueError, data.open_image, text)
     assert "download" in message(ValueError, data.open_image, "https://example.org/a.png")
     assert "''" in message(FileNotFoundError, data.open_image, "")
@@ -254,7 +257,7 @@ def test_wrong_arrays():
     assert ".permute(2, 0, 1)" in message(ValueError, data.open_image, torch.tensor(noise(10, 10, 3)))
     for shape in ((5,), (4, 4, 2), (1, 4, 4, 3)):
         assert str(shape) in message(ValueError, data.open_image, np.zeros(shape, np.uint8))
-    for shape in ((5, 5), (1, 4, 4), (1, 3, 4, 4)):
+    for shape in ((5, 5), (2, 4, 4), (1, 3, 4, 4)):
         assert str(shape) in message(ValueError, data.open_image, torch.zeros(shape, dtype=torch.uint8))
     assert "must have pixels" in message(ValueError, data.open_image, np.zeros((0, 5, 3), np.uint8))
     assert "0x5" in message(ValueError, data.open_image, Image.new("RGB", (0, 5)))
@@ -362,3 +365,48 @@ def test_ten_crop_against_slices():
                 assert torch.equal(crops[n, i + 5, :, :, column], crop[:, :, 5 - column])
     assert torch.equal(crops[:, 4], data.centre_crop(images, 6))
     message(ValueError, data.ten_crop, images, 9)
+
+
+def test_folders_behind_links_are_read_once(tmp_path):
+    def photo(path):
+        path.parent.mkdir(exist_ok=True)
+        return save(path, Image.new("RGB", (4, 4)))
+
+    photo(tmp_path / "elsewhere" / "1.png")
+    mine = photo(tmp_path / "mine" / "0.png").parent
+    (mine / "linked").symlink_to(tmp_path / "elsewhere")
+    (mine / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(mine)  # a circle
+    (mine / "gone.png").symlink_to("nowhere.png")
+    (mine / "itself.jpg").symlink_to("itself.jpg")
+    os.mkfifo(mine / "waits.png")
+    found = data.folder(mine)
+    assert [path.name for path in found] == ["0.png", "gone.png", "itself.jpg", "1.png"]
+    assert "the link leads nowhere" in message(FileNotFoundError, data.open_image, found[1])
+    assert len(data.folder(mine, recursive=False)) == 3
+
+
+@pytest.mark.parametrize("kind, clear", [(0, (1234,)), (2, (1234, 1234, 1234))], ids=["grey", "colour"])
+def test_one_value_of_16_bits_that_means_transparent(tmp_path, kind, clear):
+    def chunk(name, content):
+        code = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + code
+
+    rows = b"".join(b"\0" + struct.pack(">H", value) * 2 * len(clear) for value in (30000, 1234))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{len(clear)}H", *clear)),
+    )
+    content = b"".join(chunk(*part) for part in (*parts, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")))
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    assert pixels(data.open_image(tmp_path / "deep.png"))[:, 0, 0].tolist() == [117, 255]
+
+
+def test_one_channel_is_grey():
+    grey = noise(5, 6)
+    for given in (grey, grey[..., None], torch.tensor(grey)[None], Image.fromarray(grey.astype(np.uint16) * 257)):
+        assert np.array_equal(pixels(data.open_image(given)), np.repeat(grey[..., None], 3, 2))
+
+
+def test_floats_a_hair_beyond_1():
+    assert "multiply by 255" in message(TypeError, data.open_image, np.full((4, 5, 3), 1.0000001, np.float32))

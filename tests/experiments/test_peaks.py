@@ -20,7 +20,10 @@ from torch.utils.data import (
     ChainDataset,
     ConcatDataset,
     DataLoader,
+    DistributedSampler,
     IterableDataset,
+    RandomSampler,
+    StackDataset,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -184,6 +187,14 @@ FLOATS = {
     "loader of 7": lambda x: DataLoader(Items(x), batch_size=7),
     "loader of 32": lambda x: DataLoader(TensorDataset(x, torch.arange(len(x))), batch_size=32),
     "loader of an iterable": lambda x: DataLoader(Endless(x), batch_size=100),
+    "loader that drops the last of an iterable": lambda x: DataLoader(Endless(x), batch_size=40, drop_last=True),
+    "loader whose two workers read all of an iterable": lambda x: DataLoader(Endless(x), batch_size=40, num_workers=2),
+    "stacked by name": lambda x: StackDataset(image=x, label=torch.arange(len(x))),
+    "loader of dictionaries": lambda x: DataLoader(StackDataset(image=x), batch_size=40, shuffle=True),
+    "loader of single images": lambda x: DataLoader(Items(x), batch_size=None),
+    "chained": lambda x: ChainDataset([Endless(x[:9]), Endless(x[9:])]),
+    "joined": lambda x: ConcatDataset([Items(x[:9]), Subset(Items(x), range(9, len(x)))]),
+    "shared among processes": lambda x: DataLoader(Items(x), sampler=DistributedSampler(Items(x), 2, 1)),
     "loader that shuffles": lambda x: DataLoader(Items(x), batch_size=7, shuffle=True),
     "loader that drops the last": lambda x: DataLoader(Items(x), batch_size=40, drop_last=True),
     "loader with its own collate": lambda x: DataLoader(Items(x), 7, shuffle=True, collate_fn=pairs_first),
@@ -489,11 +500,14 @@ REFUSED = {
     "batch_size must be a whole number of images, at least 1, got 0": lambda: find_peaks(
         small_net(), some_images(), layers="0", batch_size=0
     ),
+    "this DataLoader chooses images by a RandomSampler": lambda: find_peaks(
+        small_net(), DataLoader(images := Items(some_images()), sampler=RandomSampler(images, True)), layers="0"
+    ),
+    "this DataLoader chooses images by a list": lambda: find_peaks(
+        small_net(), DataLoader(Items(some_images()), batch_sampler=[[3, 5], [4]]), layers="0"
+    ),
     "this DataLoader chooses images by a SubsetRandomSampler; give its data set, or": lambda: find_peaks(
         small_net(), DataLoader(Items(some_images()), sampler=SubsetRandomSampler([3, 5])), layers="0"
-    ),
-    "this DataLoader drops the last images": lambda: find_peaks(
-        small_net(), DataLoader(Endless(some_images()), 7, drop_last=True), layers="0"
     ),
     "images: no image 110 of 150; mend the data set's length": lambda: find_peaks(
         small_net(), TooLong(some_images()), layers="0"

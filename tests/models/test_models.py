@@ -257,6 +257,19 @@ def test_files_that_are_not_weights(saved):
             models.load_file(saved)
 
 
+@pytest.mark.parametrize("more, reason", [
+    ({"epoch": 3}, "'epoch' is a value of type int, not a tensor of real numbers"),
+    ({"optimizer": {"lr": 0.1}}, "'optimizer' is a value of type dict, not a tensor"),
+    ({"conv1.weight": torch.zeros(1, dtype=torch.complex64)}, "'conv1.weight' is torch.complex64, not a tensor"),
+    ({"scale": torch.tensor(1)}, "'scale' is torch.int64, not a tensor of real numbers"),
+])  # fmt: skip
+def test_a_state_that_holds_other_things(saved, more, reason):
+    torch.save(torch.load(saved, weights_only=True) | more, saved)
+    reseal(saved)
+    with pytest.raises(ValueError, match=rf"tiny.pt does not hold the weights of its card \({reason}"):
+        models.load_file(saved)
+
+
 @pytest.mark.parametrize("key", ["sha256", "classes", "wnids", "geometry"])
 def test_cards_without_a_key(saved, key):
     edit(saved, **{key: None})

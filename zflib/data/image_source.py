@@ -26,7 +26,6 @@ DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombEr
 SOON = 5.0  # seconds of reading that are not worth the start of worker processes
 WORKERS = 4  # that read ahead, at most
 SAMPLES = 16  # images that stand for all of a source
-WHOLE = torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler  # leave no image out
 
 
 class Skipped(NamedTuple):
@@ -171,7 +170,7 @@ class NumberedImages(torch_data.Dataset):
             return Unreadable(f"{type(error).__name__}: {error}")
         except IndexError as error:
             raise ValueError(f"images: no image {number} of {self.count}; mend the data set's length") from error
-        return next(_each(self.collate([item]))) if self.collate else _one(item)
+        return next(_each(_collated(self.collate, item))) if self.collate else _one(item)
 
     def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
         """Batches number start, start + step, … of `size` images; how long the first one takes decides on workers."""
@@ -202,8 +201,9 @@ class NumberedImages(torch_data.Dataset):
 class ImageStream:
     """An iterator: read once, in order, by every process; what another process computes is only passed over."""
 
-    def __init__(self, images: Iterable, reader: Reader):
-        self.images, self.reader, self.count = images, reader, None
+    def __init__(self, images: Iterable, reader: Reader, collate: Callable | None = None):
+        self.images = (_collated(collate, item) for item in images) if collate else images
+        self.reader, self.count = reader, None
 
     def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
         """Batches number start, start + step, … of `size` images; `count` is known afterwards."""
@@ -251,8 +251,19 @@ def _can_be_sent(images: NumberedImages) -> bool:
 
 
 def _one(item):
-    """The image of a data set's item: the item itself, or the first of (image, label, …)."""
+    """The image of a data set's item: the item itself, or the first of (image, label, …) or {"image": …, …}."""
+    item = tuple(item.values()) if isinstance(item, Mapping) else item
     return item[0] if isinstance(item, (tuple, list)) and item else item
+
+
+def _collated(collate: Callable, item):
+    """What a `collate_fn` of yours makes of one item; one that it leaves out cannot be read."""
+    try:
+        made = collate([item])
+    except Exception as error:  # of an empty batch, all sorts of things
+        return Unreadable(f"collate_fn: {type(error).__name__}: {error}")
+    left_out = made is None or (hasattr(made, "__len__") and not len(made))
+    return Unreadable("collate_fn leaves it out") if left_out else made
 
 
 def _each(piece) -> Iterator:
@@ -281,23 +292,29 @@ def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> N
                         f"images, got {type(images).__name__}")  # fmt: skip
     if numbered and not isinstance(images, torch_data.IterableDataset):  # whose __getitem__ only raises
         return NumberedImages(images, reader, collate)
-    return ImageStream(images, reader)
+    return ImageStream(images, reader, collate)
 
 
 def _unloaded(loader: torch_data.DataLoader) -> tuple[Iterable, Callable | None]:
     """The loader's data set, whose numbers count in whatever order the loader reads it, and a `collate_fn` of yours.
 
-    A loader of an IterableDataset itself; ValueError for one that leaves images out.
+    ValueError for a loader that chooses some of the images, or some of them twice.
     """
-    if isinstance(loader.dataset, torch_data.IterableDataset):
-        if loader.drop_last:
-            raise ValueError("images: this DataLoader drops the last images; make it with drop_last=False")
-        return loader, None
-    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
-    if not isinstance(sampler, WHOLE):
+    batches = loader.batch_sampler  # None: images come one by one; one of the caller's own may have no sampler
+    sampler = loader.sampler if batches is None else getattr(batches, "sampler", batches)
+    if not isinstance(loader.dataset, torch_data.IterableDataset) and not _takes_all(sampler, loader.dataset):
         raise ValueError(f"images: this DataLoader chooses images by a {type(sampler).__name__}; give its data set, or "
                          "a torch.utils.data.Subset of it")  # fmt: skip
-    return loader.dataset, None if loader.collate_fn is torch_data.default_collate else loader.collate_fn
+    own = loader.collate_fn not in (torch_data.default_collate, torch_data.default_convert)
+    return loader.dataset, loader.collate_fn if own else None
+
+
+def _takes_all(sampler, images) -> bool:
+    """Whether the processes that share a sampler get every image once, in whatever order."""
+    if isinstance(sampler, torch_data.DistributedSampler):
+        return len(sampler.dataset) == len(images)
+    plain = isinstance(sampler, (torch_data.SequentialSampler, torch_data.RandomSampler))
+    return plain and not getattr(sampler, "replacement", False) and len(sampler) == len(images)
 
 
 def images_of(net: nn.Module, images, numbers: torch.Tensor, *, preprocess: Callable | None = None) -> torch.Tensor:
@@ -305,5 +322,8 @@ def images_of(net: nn.Module, images, numbers: torch.Tensor, *, preprocess: Call
     source = open_source(net, images, preprocess)
     if not isinstance(source, NumberedImages):
         raise TypeError("images: an iterator gives each image once; a list, an array, a folder or a data set is needed")
-    some = torch.stack([source[number] for number in numbers.flatten().tolist()])
+    wanted = numbers.flatten().tolist()
+    if wrong := [number for number in wanted if not 0 <= number < source.count]:
+        raise ValueError(f"numbers must be images from 0 to {source.count - 1}, got {wrong[0]}")
+    some = torch.stack([source[number] for number in wanted])
     return in_units(net, some).unflatten(0, numbers.shape)

@@ -33,7 +33,10 @@ def open_image(source, *, name: str = "source") -> Image.Image:
 
 
 def folder(path, *, recursive: bool = True) -> list[Path]:
-    """The image files in a folder of yours and below it, sorted; hidden ones are skipped, no image is a ValueError."""
+    """The image files in a folder of yours and below it, sorted; hidden ones are skipped, no image is a ValueError.
+
+    Links are followed, each folder is read once; a link to no file is listed, and who opens it learns that.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be a folder's path, got {type(path).__name__}")
     root = Path(path).expanduser()
@@ -41,11 +44,25 @@ def folder(path, *, recursive: bool = True) -> list[Path]:
         raise FileNotFoundError(f"path {str(path)!r} does not exist; give the folder that holds your images")
     if not root.is_dir():
         raise ValueError(f"path {str(path)!r} is a file, not a folder; open it with data.open_image")
-    found = [p for p in (root.rglob("*") if recursive else root.glob("*")) if p.suffix.lower() in _ENDINGS]
-    shown = [p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts) and p.is_file()]
-    if not shown:
+    found = [file for file in _files(root, recursive) if file.suffix.lower() in _ENDINGS]
+    if not found:
         raise ValueError(f"path {str(path)!r} holds no images; put files like .jpg, .png or .webp there")
-    return sorted(shown)
+    return sorted(found)
+
+
+def _files(root: Path, recursive: bool) -> Iterator[Path]:
+    """The files in a folder, those behind links too, each folder once; a link to nothing counts as a file."""
+    seen, folders, links = set(), [root], []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        for entry in sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
+            if not entry.is_dir():
+                yield from [entry] if entry.is_file() or not entry.exists() else []
+            elif recursive:
+                (links if entry.is_symlink() else folders).append(entry)
 
 
 def _open_file(path: str) -> Image.Image:
@@ -54,7 +71,10 @@ def _open_file(path: str) -> Image.Image:
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder, not an image; data.folder({path!r}) lists its images")
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no file {path!r}; check the spelling, or give its full path")
+        fix = "the link leads nowhere" if os.path.islink(path) else "check the spelling, or give its full path"
+        raise FileNotFoundError(f"there is no file {path!r}; {fix}")
+    if not os.path.getsize(path):
+        raise ValueError(f"{path} is empty, 0 bytes; fetch or save the image again")
     with open(path, "rb") as file:
         with _readable(path):
             image = Image.open(file)
@@ -80,12 +100,18 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name} must have pixels, got {image.width}x{image.height}; check how it was cropped")
     with _readable(name):
         image = ImageOps.exif_transpose(image)
+    clear = image.info.get("transparency")
     if image.mode[0] in "IF":
-        image = Image.fromarray(_to_8_bits(np.asarray(image), name))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+        deep = np.asarray(image)
+        image = Image.fromarray(_to_8_bits(deep, name)).convert("LA")
+        image.putalpha(Image.fromarray(np.uint8(255) * (deep != clear)))  # one of the greys may mean transparent
+    elif isinstance(clear, tuple) and max(clear) > 255:  # a colour of 16 bits, of which Pillow keeps 8
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    with _readable(name):
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
 
 
 def _to_8_bits(values: np.ndarray, name: str) -> np.ndarray:
@@ -98,18 +124,20 @@ def _to_8_bits(values: np.ndarray, name: str) -> np.ndarray:
 
 def _from_tensor(pixels: torch.Tensor, name: str) -> Image.Image:
     shape = tuple(pixels.shape)
-    if len(shape) != 3 or shape[0] != 3:
+    if len(shape) != 3 or shape[0] not in (1, 3):
         fix = "; turn it with .permute(2, 0, 1)" if len(shape) == 3 and shape[2] == 3 else ""
-        raise ValueError(f"{name} must be a tensor (3,H,W), got shape {shape}{fix}")
+        raise ValueError(f"{name} must be a tensor (3,H,W) or (1,H,W), got shape {shape}{fix}")
     return _from_array(pixels.detach().permute(1, 2, 0).cpu().numpy(), name)
 
 
 def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
     shape = pixels.shape
     if pixels.dtype != np.uint8:
-        small = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1
+        small = pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1.01  # rounding
         fix = "multiply by 255" if small else "bring its values to 0..255"
         raise TypeError(f"{name} must be uint8, 0 to 255, got {pixels.dtype}; {fix} and convert it to uint8")
+    if len(shape) == 3 and shape[2] == 1:
+        return _from_array(pixels[:, :, 0], name)
     if len(shape) != 2 and (len(shape) != 3 or shape[2] not in (3, 4)):
         fix = "; turn it with .transpose(1, 2, 0)" if len(shape) == 3 and shape[0] == 3 else ""
         raise ValueError(f"{name} must be an array (H,W,3), (H,W,4) or (H,W), got shape {shape}{fix}")

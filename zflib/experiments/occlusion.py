@@ -9,7 +9,16 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .._arguments import check_image, check_integer, check_label, check_layer, check_scores, check_sides, layer_path, probabilities
+from .._arguments import (
+    check_image,
+    check_integer,
+    check_label,
+    check_layer,
+    check_scores,
+    check_sides,
+    layer_path,
+    probabilities,
+)
 from ..record import record, watched
 from ..record.hooks import plain, unchanged
 from .occluders import blocks, check_fill

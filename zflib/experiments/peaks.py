@@ -130,8 +130,8 @@ class Search:
         """Reduce a layer's maps (B,C,h,w) at once, before a ReLU in place overwrites them, and keep what is new."""
         maps, numbers = _as_maps(self.layers[path], out, self.size), torch.tensor(self.batch.numbers)
         tops = maps.amax(dim=(2, 3)).cpu()[numbers - self.batch.first]  # (R,C)
-        if len(wrong := numbers[~tops.isfinite().all(dim=1)]):
-            raise ValueError(f"layer {self.layers[path]!r} gives NaN or infinite values for image {int(wrong[0])}; "
+        if len(wrong := numbers[tops.isnan().any(dim=1)]):
+            raise ValueError(f"layer {self.layers[path]!r} gives NaN for image {int(wrong[0])}; "
                              "look for NaN or overflow in net's weights")  # fmt: skip
         found = self.state.peaks.setdefault(path, empty_peaks(maps.shape[1], self.k, maps.dtype))
         better = (tops > found.values[:, -1]) | (found.images[:, -1] < 0)  # a tie: the earlier one stays

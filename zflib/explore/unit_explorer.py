@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from .._arguments import check_choice, check_net
+from .._arguments import check_choice, check_layer, check_net
 from ..data import windows
 from ..studies.units import Units, describe_unit, unit_pixels
 from .panels import Panel, list_slider, slider
@@ -23,7 +23,7 @@ def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None,
     check_net(net)
     pixels = windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
     known = Units(net, pixels, layers=layers, **found)
-    start = known.layers[-1] if layer is None else layer
+    start = check_layer(net, layer) if isinstance(layer, nn.Module) else layer or known.layers[-1]
     check_choice("layer", start, known.layers)
     channels = slider("channel", 0, known.channels(start) - 1, 0)
 

@@ -58,7 +58,7 @@ def load_file(path: str | Path) -> ZFNet:
         raise ValueError(f"{path.name} is damaged: SHA-256 {found}, its card says {sha256}; fetch it again")
     try:
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")  # tensors only, never code
-        net.load_state_dict({key: value.float() for key, value in state.items()})
+        net.load_state_dict(_real_numbers(state))
         _check_finite(net.state_dict())
     except Exception as error:
         reason = str(error).removeprefix("Error(s) in loading state_dict for ZFNet:")
@@ -69,6 +69,17 @@ def load_file(path: str | Path) -> ZFNet:
             f"{path.name} does not hold the weights of its card ({reason}); give a file that models.save wrote"
         ) from error
     return net.eval()
+
+
+def _real_numbers(state) -> dict[str, torch.Tensor]:
+    """The tensors by name, in single precision; ValueError that names what is none, or holds no real numbers."""
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not isinstance(name, str):
+            got = value.dtype if isinstance(value, torch.Tensor) else f"a value of type {type(value).__name__}"
+            raise ValueError(f"{name!r} is {got}, not a tensor of real numbers")
+    return {name: value.float() for name, value in state.items()}
 
 
 def _pair(path: str | Path) -> tuple[Path, Path]:

@@ -95,9 +95,7 @@ def fitting(net: nn.Module, images: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def listening(
-    net: nn.Module, callbacks: Mapping[str, Callable], *, stop: bool = True
-) -> Iterator[Callable]:
+def listening(net: nn.Module, callbacks: Mapping[str, Callable], *, stop: bool = True) -> Iterator[Callable]:
     """run(images): one forward pass in which callbacks[path](output) gets what the module at `path` gives.
 
     A module that is used more than once is heard at its first use. With `stop` the pass ends after the last one and

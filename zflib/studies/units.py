@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import show
+from .._arguments import check_layer
 from ..data.image_source import open_source
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
@@ -88,7 +89,10 @@ class Units:
         lacking = next((layer for layer in self.layers if peaks is not None and layer not in peaks), None)
         if lacking is not None:
             raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks) or 'no layers'}")
-        self.peaks = find_peaks(net, images, layers=self.layers, preprocess=preprocess) if peaks is None else peaks
+        found = find_peaks(net, images, layers=self.layers, preprocess=preprocess) if peaks is None else peaks
+        self.files = getattr(found, "names", {})  # number -> path
+        self.peaks = {check_layer(net, layer): found[layer] for layer in self.layers}
+        self.layers = list(self.peaks)
         count = open_source(net, images, preprocess).count
         last = max(int(self.peaks[layer].images.max()) for layer in self.layers)
         if count is not None and last >= count:
@@ -115,8 +119,8 @@ class Units:
         if self.labels is not None:
             labels = self.labels[unit.numbers].tolist()
             return [self.classes[label] if self.classes else f"class {label}" for label in labels]
-        files = getattr(self.peaks, "names", {})
-        return [files[n].replace("\\", "/").rpartition("/")[2] for n in unit.numbers.tolist() if n in files]
+        paths = [self.files[number] for number in unit.numbers.tolist() if number in self.files]
+        return [path.replace("\\", "/").rpartition("/")[2] for path in paths]
 
 
 def projection_pixels(projection: torch.Tensor, side: int = SIDE) -> np.ndarray:

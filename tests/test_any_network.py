@@ -1,0 +1,190 @@
+"""Whatever a network is made of, however it lies in memory: the same numbers from every room, or a sentence."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import zflib
+from zflib import explore
+from zflib.explore.invariance_explorer import Mover
+from zflib.explore.layer_explorer import View
+from zflib.studies.units import Units
+
+BOXES = torch.tensor([[2, 3, 9, 11]]).expand(3, 4)
+
+
+def network(*head: nn.Module, classes: int = 5) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 6, 3),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes), *head,
+    ).eval()  # fmt: skip
+
+
+def pictures(height: int = 20, width: int = 20) -> torch.Tensor:
+    return torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+#: Every public function, as a tensor of numbers, of a network, three images and a layer.
+ROOMS = {
+    "activations": lambda net, x, layer: zflib.Deconvnet(net).activations(x, layer),
+    "project": lambda net, x, layer: zflib.Deconvnet(net).project(x, layer, 2),
+    "project_all": lambda net, x, layer: zflib.Deconvnet(net, rule="guided").project_all(x[0], layer),
+    "find_peaks": lambda net, x, layer: zflib.find_peaks(net, x, layers=[layer], k=2)[layer].values,
+    "receptive_field": lambda net, x, layer: torch.tensor(zflib.receptive_field(net, layer, (1, 2), size=x.shape[2:])),
+    "occlude": lambda net, x, layer: zflib.occlude(net, x[0], size=6, stride=7, layer=layer).activity,
+    "invariance": lambda net, x, layer: zflib.invariance(
+        net, x, 1, transform="rotate", amounts=(0, 30), layers=layer).distance[layer],
+    "correspondence": lambda net, x, layer: zflib.correspondence(net, x, BOXES, layer=layer).changes,
+}  # fmt: skip
+every_room = pytest.mark.parametrize("room", ROOMS)
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [nn.Softmax(1), nn.LogSoftmax(1)], ids=["softmax", "log-softmax"])
+def test_a_network_that_gives_probabilities(head):
+    plain, net, x = network(), network(head), pictures()
+    with torch.no_grad():
+        expected = plain(x).softmax(1)
+        moved = plain(torch.zeros_like(x).index_copy_(2, torch.arange(3, 20), x[:, :, :17])).softmax(1)
+    maps = zflib.occlude(net, x[0], size=6, stride=7, layer="5", label=2)
+    torch.testing.assert_close(
+        maps.probability, zflib.occlude(plain, x[0], size=6, stride=7, layer="5", label=2).probability
+    )
+    assert maps.before[0] == pytest.approx(float(expected[0, 2]))
+    found = zflib.invariance(net, x, 2, transform="translate", amounts=(0, 3), layers="5").probability
+    torch.testing.assert_close(found, torch.stack([expected[:, 2], moved[:, 2]]))
+    torch.testing.assert_close(Mover(net, x[0], layers=["5"]).chances, expected[0])
+    assert explore.occlusion(net, x[0], layer="5").text == explore.occlusion(plain, x[0], layer="5").text
+
+
+@pytest.mark.parametrize("room", ["occlude", "invariance"])
+def test_one_single_score_has_no_probability(room):
+    with pytest.raises(ValueError, match=r"a score for each of at least two classes, got \(\d, 1\)"):
+        ROOMS[room](network(classes=1), pictures(), "5")
+
+
+# --- memory, precision, what is used first ---------------------------------------------------------------------------
+
+
+@every_room
+def test_any_memory_format(room):
+    net, x = network(), pictures()
+    last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    for layer in ("5", "8") if room in ("project", "project_all") else ("5",):
+        expected = ROOMS[room](net, x, layer)
+        for same in (x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, torch.stack([x, x], -1)[..., 0]):
+            for given in (net, last):
+                torch.testing.assert_close(ROOMS[room](given, same, layer), expected, atol=1e-5, rtol=1e-5)
+
+
+class Late(nn.Module):
+    """Registers first what it uses last, or never."""
+
+    def __init__(self, colours: int = 3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.never = nn.Linear(4, 2).half(), nn.Conv2d(1, 2, 3).double()
+        self.first, self.relu = nn.Conv2d(colours, 4, 3), nn.ReLU()
+
+    def forward(self, x):
+        return self.last(self.relu(self.first(x)).mean((2, 3)).half())
+
+
+@every_room
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_used_first_decides(room, dtype):
+    net = Late().eval()
+    alone = nn.Sequential(net.first, net.relu, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    torch.testing.assert_close(ROOMS[room](net, pictures().to(dtype), "relu"), ROOMS[room](alone, pictures(), "1"))
+
+
+@pytest.mark.parametrize("colours", [1, 4])
+def test_receptive_fields_of_other_numbers_of_channels(colours):
+    assert zflib.receptive_field(Late(colours).float(), "relu", (1, 2), size=9) == (1, 2, 4, 5)
+
+
+# --- NaN from weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "receptive_field"])
+def test_nan_from_weights(room):
+    net = network()
+    net[0].bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"layer '5' gives NaN.*; look for NaN or overflow in net's weights"):
+        ROOMS[room](net, pictures(), "5")
+
+
+def test_overflow_on_the_way_down():
+    net = network().half()
+    net[4].weight.data *= 1000  # activations of thousands, times weights of hundreds
+    with pytest.raises(ValueError, match="projecting down gives NaN or infinite values"):
+        zflib.Deconvnet(net).project_all(pictures()[0].half(), "4")
+
+
+# --- layers as modules, sizes ----------------------------------------------------------------------------------------
+
+
+@every_room
+def test_a_layer_is_a_name_or_the_module_itself(room):
+    net, x = network(), pictures()
+    assert torch.equal(ROOMS[room](net, x, net[5]), ROOMS[room](net, x, "5"))
+    with pytest.raises(ValueError, match=r"layer ReLU is not in this network; it has 0, 1"):
+        ROOMS[room](net, x, nn.ReLU())
+
+
+def test_a_module_of_ours_is_not_the_layer_of_its_name():
+    net, x = zflib.scenes56(), torch.randn(2, 3, 56, 56)
+    found = zflib.find_peaks(net, x, layers=["conv3", net.conv3, net.relu3], k=1)
+    assert list(found) == ["conv3", net.conv3, net.relu3]
+    assert torch.equal(found["conv3"].values, found[net.relu3].values)
+    assert (
+        zflib.Deconvnet(net).activations(x, net.conv3).min() < 0 <= zflib.Deconvnet(net).activations(x, "conv3").min()
+    )
+
+
+def test_a_search_by_module_continues(tmp_path):
+    net, x = network(), pictures()
+    first, again = (zflib.find_peaks(net, x, layers=net[5], save=tmp_path / "peaks") for _ in range(2))
+    assert torch.equal(first[net[5]].values, again[net[5]].values)
+
+
+def test_explorers_call_a_module_by_its_path():
+    net, x = network(), pictures()
+    layer, places = net[5], {"eye": torch.full((3, 2), 8.0)}
+    assert " of 5 " in explore.layers(net, [x[0]], layer=layer, layers=layer, preprocess=lambda photo: None).text
+    assert " 5 " in explore.invariance(net, x[0], layers=layer).text
+    assert " 5: " in explore.correspondence(net, x, places, layers=layer).text
+    assert " of 5: " in explore.units(net, x, layers=layer, layer=layer).text
+    assert explore.occlusion(net, x[0], layer=layer).text == explore.occlusion(net, x[0], layer="5").text
+
+
+@pytest.mark.parametrize("height, width", [(20, 33), (33, 20)])
+def test_receptive_fields_in_images_that_are_not_square(height, width):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    x = pictures(height, width)
+    view, unit = View(net, x[0], "2"), Units(net, x, layers=["2"]).unit("2", 1)
+    for boxes, positions in (
+        ([view.field(c) for c in range(4)], view.positions),
+        (unit.boxes.tolist(), unit.positions),
+    ):
+        expected = [zflib.receptive_field(net, "2", place, size=(height, width)) for place in positions]
+        assert list(map(tuple, boxes)) == expected
+    unit = Units(network(), x, layers=["5"]).unit("5", 1)
+    assert unit.projections.shape == unit.patches.shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (3, 2), (56, 55)])
+@pytest.mark.parametrize("room", ["activations", "find_peaks", "receptive_field", "invariance", "correspondence"])
+def test_an_image_too_small_is_told_the_size(room, size):
+    with pytest.raises(
+        ValueError, match=rf"shape \([13], 3, {size[0]}, {size[1]}\) do not fit .* at least 56x56 pixels"
+    ):
+        ROOMS[room](zflib.scenes56(), torch.zeros(3, 3, *size), "conv3")
