@@ -18,11 +18,6 @@ def seeded(seed: int) -> Callable:
     return lambda make: lambda: list(make(torch.Generator().manual_seed(seed)))
 
 
-def no_arguments() -> list[tuple[tuple, dict]]:
-    """For an exercise whose answer is a guess and not code."""
-    return [case()]
-
-
 def randomised(net: nn.Module, generator: torch.Generator, *, std: float = 1.0) -> nn.Module:
     """The network without gradients, in evaluation mode, its parameters drawn anew from a normal distribution."""
     for parameter in net.requires_grad_(False).eval().parameters():

@@ -83,10 +83,8 @@ field_box = Exercise(
 )  # fmt: skip
 
 
-def _nines():
-    nines = [[4, 4, 7, 4, 2, 7, 4, 1, 0], [3, 5, 5, 5, 5, 5, 5, 9, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8]]
-    fours = [[8, 8, 8, 8], [2, 6, 2, 6], [1, 9, 9, 9]]
-    return [case(torch.tensor(nines)), case(torch.tensor(fours))]
+_NINES = [[4, 4, 7, 4, 2, 7, 4, 1, 0], [3, 5, 5, 5, 5, 5, 5, 9, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8]]
+_FOURS = [[8, 8, 8, 8], [2, 6, 2, 6], [1, 9, 9, 9]]
 
 
 def _counts(labels):
@@ -94,7 +92,7 @@ def _counts(labels):
 
 
 purity = Exercise(
-    "purity", gallery.purity, _nines,
+    "purity", gallery.purity, lambda: [case(torch.tensor(_NINES)), case(torch.tensor(_FOURS))],
     mistakes={
         "these are numbers of images; a share is the number divided by k": _counts,
         "you counted the class of the strongest image; wanted is the most common class":
@@ -119,16 +117,6 @@ def _pictures(generator):
         yield case(pictures)
 
 
-def mean_cosine(pictures: torch.Tensor) -> torch.Tensor:
-    """() mean cosine over all pairs of different pictures (k,3,h,w), each less its own mean."""
-    flat = pictures.flatten(1)
-    flat = flat - flat.mean(dim=1, keepdim=True)  # brightness does not count
-    flat = flat / flat.norm(dim=1, keepdim=True)  # nor does contrast
-    table = flat @ flat.T  # (k,k)
-    k = len(flat)
-    return (table.sum() - table.trace()) / (k * (k - 1))
-
-
 def _products(pictures, *, centre=True, divide=True):
     """() the mean product over the pairs, the pictures centred or not, divided by their norms or not."""
     flat = pictures.flatten(1)
@@ -139,10 +127,10 @@ def _products(pictures, *, centre=True, divide=True):
 
 
 agreement = Exercise(
-    "agreement", mean_cosine, _pictures,
+    "agreement", gallery.mean_correlation, _pictures,
     mistakes={
         "each picture was compared with itself as well, which always gives 1; leave out the diagonal":
-            lambda pictures: (mean_cosine(pictures) * (len(pictures) - 1) + 1) / len(pictures),
+            lambda pictures: (gallery.mean_correlation(pictures) * (len(pictures) - 1) + 1) / len(pictures),
         "the pictures were not centred: two bright pictures agree whatever they show; take off each one's mean":
             partial(_products, centre=False),
         "the products were not divided by the pictures' norms; a cosine does not depend on contrast":
