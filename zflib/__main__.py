@@ -5,8 +5,6 @@ python -m zflib my_photo.jpg --layer conv3 --channels 3,17 --rule guided
 python -m zflib --list
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import math

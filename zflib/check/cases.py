@@ -1,7 +1,5 @@
 """What an exercise tries its target and an attempt on: the same arguments every time, in fresh tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

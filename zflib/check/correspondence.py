@@ -1,7 +1,5 @@
 """Exercises of notebook 11: cover a part, score how alike the changes are, and what the score would be by chance."""
 
-from __future__ import annotations
-
 import torch
 
 from ..experiments import occluders

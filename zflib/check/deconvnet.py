@@ -1,7 +1,5 @@
 """Exercises of notebook 04: the deconvnet put together."""
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Callable
 

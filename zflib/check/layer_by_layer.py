@@ -1,7 +1,5 @@
 """Exercises of notebook 06: Figure 2, layer by layer."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -60,13 +58,12 @@ def trace_back(position, layers) -> torch.Tensor:
     return torch.tensor([top, left, bottom, right])
 
 
-def _stacks():
-    ours = [(7, 2, 3), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1)]  # conv1, pool1, conv2, pool2, conv3 of zfnet56
-    return [case((2, 5), ours), case((0, 3), [(5, 3, 1), (3, 2, 1)]), case((4, 1), [(4, 2, 1), (3, 1, 1)])]
+_STACK = [(7, 2, 3), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1)]  # conv1, pool1, conv2, pool2, conv3 of zfnet56
 
 
 field_box = Exercise(
-    "field_box", trace_back, _stacks,
+    "field_box", trace_back,
+    lambda: [case((2, 5), _STACK), case((0, 3), [(5, 3, 1), (3, 2, 1)]), case((4, 1), [(4, 2, 1), (3, 1, 1)])],
     mistakes={
         "the padding is forgotten: each layer moves the box up and left by its padding":
             lambda position, layers: trace_back(position, [(kernel, stride, 0) for kernel, stride, _ in layers]),

@@ -1,7 +1,5 @@
 """Exercises of notebook 09: the loop, from squares to pixels, the network that looks elsewhere, the finest stride."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -1,7 +1,5 @@
 """Exercises of notebook 02: rectification, and the rules that are mistaken for it."""
 
-from __future__ import annotations
-
 import torch
 
 from .. import deconv

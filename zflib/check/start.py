@@ -1,7 +1,5 @@
 """Exercises of notebook 00: one activation of one map."""
 
-from __future__ import annotations
-
 import torch
 
 from .cases import case, seeded

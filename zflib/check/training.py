@@ -1,7 +1,5 @@
 """Exercises of notebook 05: crops and their vote, dropout, renormalised filters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

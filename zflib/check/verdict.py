@@ -1,7 +1,5 @@
 """Verdicts for exercises: not attempted, wrong because of a named mistake, or right; and a picture of it."""
 
-from __future__ import annotations
-
 import base64
 import html
 import inspect

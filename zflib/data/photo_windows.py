@@ -1,7 +1,5 @@
 """A few photographs as thousands of images: square windows at several scales, and where each was cut from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

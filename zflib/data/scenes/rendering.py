@@ -1,7 +1,5 @@
 """How a scene comes about: its random numbers, its background, its object, and what is true of it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -4,8 +4,6 @@ A shape is a function of x (right) and y (down) that is the distance to its edge
 One clip of that distance is the share of a pixel that the shape covers, so no edge has stairs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from math import hypot
