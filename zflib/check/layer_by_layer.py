@@ -26,16 +26,11 @@ def _maps(generator):
         yield case(maps, k)
 
 
-def _positions_of_one_image(maps, k):
-    flat = maps.transpose(0, 1).flatten(1)  # (C, N*h*w)
-    return flat.topk(k, dim=1).indices // maps[0, 0].numel()
-
-
 top_images = Exercise(
     "top_images", strongest_images, _maps,
     mistakes={
         "one image is there several times, with several of its positions; let each image count once":
-            _positions_of_one_image,
+            lambda maps, k: maps.transpose(0, 1).flatten(1).topk(k, dim=1).indices // maps[0, 0].numel(),
         "you compared the means of the maps; an image counts by its strongest position":
             lambda maps, k: maps.flatten(2).mean(dim=2).topk(k, dim=0).indices.T,
         "these are the strongest channels of each image; wanted are the strongest images of each channel":

@@ -103,8 +103,7 @@ def _list_train(folder: Path, wnids: list[str]) -> tuple[list[Path], list[int]]:
     counts = [len(images) for images in found]
     whole = max(counts)  # 500, the same for every class
     if min(counts) < max(whole, 1):
-        lacking = wnids[counts.index(min(counts))]
-        got = f"{min(counts)} images of {lacking} and {whole} of other classes"
+        got = f"{min(counts)} images of {wnids[counts.index(min(counts))]} and {whole} of other classes"
         raise FileNotFoundError(f"{folder}/train holds {got}; Tiny ImageNet was not unpacked whole, unpack it anew")
     labels = [label for label in range(len(wnids)) for _ in range(whole)]
     return [path for images in found for path in images], labels
