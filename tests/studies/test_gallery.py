@@ -54,8 +54,6 @@ def test_chance_purity_against_all_cases():
     assert gallery.chance_purity(counts, k=2, draws=20000) == pytest.approx(expected, abs=0.01)
     assert gallery.chance_purity([50], k=9) == 1
     assert gallery.chance_purity([1] * 9, k=9) == pytest.approx(1 / 9)
-    with pytest.raises(ValueError, match="counts must be"):
-        gallery.chance_purity([3, 3], k=9)
 
 
 def test_mean_correlation_against_numpy():
@@ -82,8 +80,6 @@ def test_edge_maps_do_not_mind_sign_and_brightness_and_see_where_an_edge_is():
     expected = torch.tensor([[0, 3 / 4], [0, 3 / 4]])  # an edge between columns 4 and 5, in a cell of four columns
     torch.testing.assert_close(gallery.edge_maps(step)[0, 0], expected)
     torch.testing.assert_close(gallery.edge_maps(7 - step), gallery.edge_maps(step))
-    with pytest.raises(ValueError, match="larger than cells of 4"):
-        gallery.edge_maps(step[..., :4, :4])
 
 
 def test_nearest_part_against_a_loop():
@@ -198,7 +194,7 @@ def test_bad_input_is_named(net, pixels):
         (lambda: mine(3, labels[:3]), "images must be at least k = 9"),
         (lambda: mine(chosen=99), "number must be from 1"),
         (lambda: mine(layers=["conv9"]), "layer 'conv9' is not"),
-        (lambda: gallery.load_file("nowhere.npz"), "there is no file 'nowhere.npz'; gallery.save writes one"),
+        (lambda: gallery.load_file("nowhere.npz"), "nowhere.npz is not a gallery, .*No such file"),
         (lambda: gallery.images_of(net, iter(pixels), torch.tensor([0])), "an iterator gives each image once"),
     ]
     for call, sentence in wrong:

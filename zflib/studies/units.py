@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -79,15 +78,10 @@ class Units:
     def __init__(self, net, images, *, layers=None, peaks=None, labels=None, classes=None, preprocess=None):
         self.classes = list(getattr(net, "classes", []) if classes is None else classes)
         self.net, self.images, self.preprocess = net, images, preprocess
-        if not isinstance(peaks, Mapping | None):
-            raise TypeError(f"peaks must be a dict layer -> Peaks, as find_peaks gives it, got {type(peaks).__name__}")
         convs = [name for name in getattr(net, "layer_names", []) if name.startswith("conv")]
         if not (layers := layers or peaks or convs):
             raise ValueError("layers is missing: this network names none; give some module paths of named_modules()")
         self.layers = check_layers(net, layers)
-        lacking = next((layer for layer in self.layers if peaks is not None and layer not in peaks), None)
-        if lacking is not None:
-            raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks) or 'no layers'}")
         self.peaks = find_peaks(net, images, layers=self.layers, preprocess=preprocess) if peaks is None else peaks
         count = open_source(net, images, preprocess).count
         last = max(int(self.peaks[layer].images.max()) for layer in self.layers)
