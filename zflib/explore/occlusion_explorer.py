@@ -11,7 +11,7 @@ from torch import nn
 from .. import show
 from .._arguments import check_image
 from ..deconv import Deconvnet, strongest
-from ..experiments.occluders import blocks
+from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..record import watched
 from .charts import SIDE, class_bars, class_name, framed_image, framed_map
@@ -48,10 +48,7 @@ class Occluder:
     def covered(self, row: int, column: int, size: int) -> torch.Tensor:
         """(3,H,W): the image with the square's top left pixel at (row, column), kept inside."""
         row, column = self.inside(row, column, size)
-        image = self.image.clone()
-        block = blocks(image, torch.tensor([[row, column]]), (size, size), self.fill)[0]
-        image[:, row : row + size, column : column + size] = block
-        return image
+        return masked(self.image[None], [[row, column, row + size, column + size]], fill=self.fill)[0]
 
     def _at(self, row: int, column: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(the covered image, (classes,) probabilities, (h,w) the strongest map, (3,H,W) its projection).
@@ -127,7 +124,6 @@ def occlusion(
     }
 
     def draw(row: int, column: int, size: int) -> tuple[np.ndarray, str]:
-        row, column = square.inside(row, column, size)
         return square.pixels(row, column, size), square.describe(row, column, size)
 
     return Panel(draw, controls)
