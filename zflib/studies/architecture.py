@@ -44,11 +44,6 @@ def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequ
     if not isinstance(net, ZFNet):
         raise TypeError(f"net must be a ZFNet, whose geometry says how it crops, got {type(net).__name__}")
     crop, deconvnet = net.geometry.crop, Deconvnet(net)
-    if pixels.dim() != 4 or min(pixels.shape[-2:]) < crop:
-        raise ValueError(f"pixels must be (N,3,R,R), R at least the crop's {crop}, got {tuple(pixels.shape)}")
-    slack = pixels.shape[-1] - crop
-    if not set(shifts) <= set(range(slack + 1)):
-        raise ValueError(f"shifts must be from 0 to {slack}, the pixels that a crop of {crop} leaves, got {shifts}")
     images, top = net.normalise(pixels), (pixels.shape[-2] - crop) // 2
     energies = []
     for shift in shifts:

@@ -68,9 +68,6 @@ def _snapshot(net: nn.Module, images, layers: dict[str, list[int]]) -> dict[str,
     peaks, deconvnet, result = find_peaks(net, images, layers=list(layers), k=1), Deconvnet(net), {}
     for layer, channels in layers.items():
         chosen = torch.tensor(channels)
-        count = len(peaks[layer].values)
-        if len(chosen) == 0 or int(chosen.min()) < 0 or int(chosen.max()) >= count:
-            raise ValueError(f"layers: {layer!r} has channels 0 to {count - 1}, got {channels}")
         winners, positions = peaks[layer].images[chosen, 0], peaks[layer].positions[chosen, 0]
         some = images_of(net, images, winners)  # (C,3,H,W)
         drawn = deconvnet.project(some, layer, chosen, positions=positions).cpu()

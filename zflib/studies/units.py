@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from .. import show
 from ..data.image_source import open_source
 from ..deconv import Deconvnet
-from ..deconv.receptive_boxes import patches, receptive_fields
+from ..deconv.receptive_boxes import receptive_fields
 from ..experiments.peaks import find_peaks
 from ..record.hooks import check_layers
-from .gallery import check_labels, images_of, middle
+from .gallery import check_labels, crop, images_of
 
 SIDE = 88  # pixels of one of nine small pictures
 WHOLE = 3 * SIDE + 2 * 4  # of a sheet of nine
@@ -45,16 +45,12 @@ class Unit:
         """(k,3,h,w) cropped to the receptive field."""
         positions = self.positions if self.spatial else None
         whole = Deconvnet(self.net).project(self.images, self.layer, self.channel, positions=positions)
-        return patches(whole.cpu(), self._inner)
+        return crop(self.net, self.layer, whole.cpu(), self.positions)
 
     @cached_property
     def patches(self) -> torch.Tensor:
         """(k,3,h,w) of the images, grey (0) beyond them."""
-        return patches(self.images, self._inner)
-
-    @property
-    def _inner(self) -> torch.Tensor:
-        return middle(self.boxes, self.images.shape[-1])
+        return crop(self.net, self.layer, self.images, self.positions)
 
     @cached_property
     def map(self) -> torch.Tensor:
