@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import show
 from .._arguments import check_image
-from ..deconv import Deconvnet, strongest
+from ..deconv import Deconvnet
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..record import watched
@@ -57,13 +57,10 @@ class Occluder:
         A unit of a fully connected layer is a map of 1x1.
         """
         image = self.covered(row, column, size)
-        tape = self._deconvnet.record(image[None], self.layer)
         with watched(self.net, [self.layer], image.device) as look:
-            _, scores = look(image[None])
-        chosen = torch.tensor([self.channel], device=image.device)
-        places = strongest(tape.activations)[0, chosen]
-        projection = self._deconvnet.descend(tape, torch.zeros_like(chosen), chosen, places)[0]
-        return image, scores[0].softmax(-1), torch.atleast_2d(tape.activations[0, self.channel]), projection
+            found, scores = look(image[None])
+        projection = self._deconvnet.project(image[None], self.layer, self.channel)[0]
+        return image, scores[0].softmax(-1), torch.atleast_2d(found[self.layer][0, self.channel]), projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""
