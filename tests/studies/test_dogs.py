@@ -59,7 +59,7 @@ def test_files_that_are_other_images_are_refused(root):
     (root / "val" / "images" / "val_2.JPEG").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"val_2\.JPEG is not the image that was annotated"):
         dogs.paths(root, known)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match="give the folder that holds val/images"):
         dogs.paths(root / "nowhere", known)
 
 

@@ -49,9 +49,11 @@ def annotations(path: str | Path = _files.SHIPPED / "dogs.json") -> Dogs:
 
 
 def paths(root: str | Path, dogs: Dogs) -> list[Path]:
-    """The dogs' files in an unpacked Tiny ImageNet; a file that is another image is a ValueError."""
+    """The dogs' files in an unpacked Tiny ImageNet; one that is missing or another image raises an error."""
     found = [Path(root) / "val" / "images" / name for name in dogs.images]
     for path, wanted in zip(found, dogs.sums):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}; give the folder that holds val/images")
         if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
             raise ValueError(f"{path} is not the image that was annotated; unpack Tiny ImageNet again")
     return found
