@@ -30,7 +30,7 @@ import zflib
 from zflib.data import image_source
 from zflib.experiments import peaks
 from zflib.experiments.peaks import Found, find_peaks
-from zflib.experiments.top_images import Peaks, suppress_overlaps
+from zflib.experiments.top_k import Peaks, suppress_overlaps
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("peaks_worker.py")

@@ -12,7 +12,7 @@ import torch
 import zflib
 from zflib import _files, data
 from zflib.deconv.receptive_boxes import patches
-from zflib.experiments.top_images import Peaks
+from zflib.experiments.top_k import Peaks
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import gallery
 

@@ -20,7 +20,7 @@ from ..data.scenes import Scenes
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
-from ..experiments.top_images import Peaks
+from ..experiments.top_k import Peaks
 
 
 @dataclass
