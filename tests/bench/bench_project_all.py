@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore", "Setting forward, backward hooks")
+    warnings.filterwarnings("ignore", module="captum")
     torch.manual_seed(0)
     net = captum_like(zflib.ZFNet().eval())
     for module in net.modules():
