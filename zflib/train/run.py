@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import _files, data, models
 from ..data import scenes
+from ..record.hooks import LOCK
 from . import checkpoints, distributed
 from .filters import fold, outer_ring_share
 from .recipes import Recipe, anneal
@@ -43,11 +44,12 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out, net.mean.device):
         state = checkpoints.read(out, recipe, net)
-        prepare(net, images, recipe)
-        run = Run(net, images, recipe, out)
-        if state:
-            run.progress = checkpoints.restore(state, run.parts)
-        net.train()
+        with LOCK:  # nobody looks at a network that is being replaced
+            prepare(net, images, recipe)
+            run = Run(net, images, recipe, out)
+            if state:
+                run.progress = checkpoints.restore(state, run.parts)
+            net.train()
         while run.progress.epoch < recipe.epochs:
             _epoch(run, validation, report)
 
