@@ -14,7 +14,7 @@ from ..record.steps import Add, Cat, Filter, Pass, Pool, Rectify, Scale, Step
 from .rules import Rules, walk
 
 LOCAL = (Filter, Rectify, Pool, Scale, Pass, Add, Cat)
-FLOATS = 2**23  # of the largest map in one chunk: 32 MB
+FLOATS = 2**22  # of the largest map or window in one chunk: 16 MB
 ALL = slice(None)  # signal b belongs to image b
 
 
@@ -79,7 +79,7 @@ class Window:
         return maps
 
     def around(self, top: torch.Tensor, left: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """(B,C,height,width): the values with zeros around them, from (top, left) on; new memory."""
+        """(B,C,height,width): the values with zeros around them, from (top, left) on."""
         h, w = self.values.shape[-2:]
         y, x = self.top - top, self.left - left
         if (y == y[0]).all() and (x == x[0]).all():
@@ -120,19 +120,15 @@ def chunk(tape: Tape, local: bool) -> int:
 
 def _reach(tape: Tape) -> list[tuple[int, int, int]]:
     """Channels, rows and columns of the window of each map that one activation reaches, far from the border."""
-    spans = {tape.place: torch.zeros(2, 2, dtype=torch.int64)}  # the first and the last row and column
+    spans = {tape.place: [(0, 0), (0, 0)]}  # the first and the last row, the first and the last column
     for place in tape.used()[:0:-1]:
-        kernel, stride, padding, dilation = (torch.tensor(pair) for pair in tape.steps[place].window)
-        first, last = spans[place] * stride - padding
-        span = torch.stack([first, last + dilation * (kernel - 1)])
+        sides = zip(spans[place], *tape.steps[place].window)
+        span = [(a * s - p, b * s - p + d * (k - 1)) for (a, b), k, s, p, d in sides]
         for source in tape.steps[place].inputs:
-            firsts, lasts = torch.stack([span, spans.get(source, span)], dim=1)
-            spans[source] = torch.stack([firsts.amin(0), lasts.amax(0)])
-    sizes = []
-    for place, (first, last) in spans.items():
-        channels, *sides = tape.steps[place].shape[1:]
-        sizes.append((channels, *map(min, (last - first + 1).tolist(), sides)))
-    return sizes
+            both = zip(span, spans.get(source, span))
+            spans[source] = [(min(a, c), max(b, d)) for (a, b), (c, d) in both]
+    shapes = {place: tape.steps[place].shape[1:] for place in spans}
+    return [(c, *(min(b - a + 1, n) for (a, b), n in zip(spans[p], sides))) for p, (c, *sides) in shapes.items()]
 
 
 def possible(tape: Tape, rules: Rules) -> bool:
