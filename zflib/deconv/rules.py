@@ -104,3 +104,16 @@ class Rules:
             got = tuple(below.shape) if isinstance(below, torch.Tensor) else type(below).__name__
             raise ValueError(f"rules: that for {type(step.module).__name__} must give {expected}, got {got}")
         return below
+
+
+def walk(tape: Tape, signal, below: Callable):
+    """From the layer's `signal` down to the image's: through every branch, added up where branches meet.
+
+    `below(step, signal)` gives a signal for each of the step's inputs.
+    """
+    signals = {tape.place: signal}
+    for place in tape.used()[:0:-1]:
+        step = tape.steps[place]
+        for source, part in zip(step.inputs, below(step, signals.pop(place))):
+            signals[source] = signals[source] + part if source in signals else part
+    return signals[0]
