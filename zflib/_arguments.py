@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -45,7 +46,7 @@ def check_scores(scores) -> torch.Tensor:
         raise ValueError(f"net must give a score for each of at least two classes, got {tuple(scores.shape)}; "
                          "let it give one for yes and one for no")  # fmt: skip
     if bool(scores.softmax(-1).isnan().any()):
-        raise ValueError("net gives scores without probabilities; look for NaN or overflow in its weights")
+        raise ValueError("net gives scores without probabilities; look for NaN or overflow in net's weights")
     return scores
 
 
@@ -86,11 +87,49 @@ def check_image(image, net: nn.Module | None = None) -> torch.Tensor:
 
 
 def _as_weights(images: torch.Tensor, net: nn.Module) -> torch.Tensor:
-    """The images where the network's weights are and in their precision; as they are if it has none."""
+    """The images where the network's weights are and in their precision; as they are if it has none.
+
+    Where weights differ, the ones that count are those of the module that the network uses first.
+    """
     check_net(net)
     _check_fit(images, net)
-    weights = next((p for p in net.parameters() if p.is_floating_point()), images)
-    return images.to(device=weights.device, dtype=weights.dtype)
+    kinds = _kinds(net.parameters()) or _kinds(net.buffers())
+    if len(kinds) > 1:
+        first, _ = first_used(net, images)
+        kinds = _kinds(first.parameters(recurse=False)) if first else ()
+    device, dtype = next(iter(kinds), (images.device, images.dtype))
+    return images.to(device=device, dtype=dtype)
+
+
+def _kinds(weights: Iterable[torch.Tensor]) -> set[tuple[torch.device, torch.dtype]]:
+    """Where they are and in which precisions; whole numbers do not count."""
+    return {(weight.device, weight.dtype) for weight in weights if weight.is_floating_point()}
+
+
+class _Used(BaseException):
+    """Ends a forward pass at the first module that has weights."""
+
+
+def first_used(net: nn.Module, images: torch.Tensor) -> tuple[nn.Module | None, torch.Tensor | None]:
+    """The module with weights of its own that the network uses first for such images, and what it is given there."""
+    thread = threading.get_ident()
+
+    def hear(module, args):
+        if threading.get_ident() == thread:
+            raise _Used(module, *args[:1])
+
+    heard = [m.register_forward_pre_hook(hear) for m in net.modules() if _kinds(m.parameters(recurse=False))]
+    try:
+        with torch.no_grad():
+            net(images.clone())
+    except _Used as used:
+        return (*used.args, None)[:2]
+    except RuntimeError:  # the same that will be said of the whole pass
+        pass
+    finally:
+        for hook in heard:
+            hook.remove()
+    return None, None
 
 
 def _check_fit(images: torch.Tensor, net: nn.Module) -> None:
@@ -110,13 +149,22 @@ def layer_names(net: nn.Module) -> list[str]:
     return list(getattr(net, "layer_names", [])) or [path for path, _ in net.named_modules() if path]
 
 
-def check_layer(net: nn.Module, layer) -> None:
-    """ValueError that lists the valid names unless `layer` is one of them, or one of the network's modules itself."""
+class ModulePath(str):
+    """The path of a module that was given itself: its own output, whatever the network's names mean."""
+
+
+def check_layer(net: nn.Module, layer) -> str:
+    """The layer's name, of a module itself its `ModulePath`; ValueError that lists the valid names if it has none."""
     check_net(net)
-    if isinstance(layer, nn.Module) and any(layer is module for module in net.modules()):
-        return
+    if isinstance(layer, nn.Module):
+        path = next((path for path, module in net.named_modules() if module is layer), None)
+        if path is not None:
+            return ModulePath(path)
+        layer = type(layer).__name__
+    if isinstance(layer, ModulePath):
+        return layer
     if isinstance(layer, str) and layer and (layer in layer_names(net) or layer in dict(net.named_modules())):
-        return
+        return layer
     names = layer_names(net)
     listed = ", ".join(names[:40]) + (", …" if len(names) > 40 else "")
     raise ValueError(f"layer {layer!r} is not in this network; it has {listed or 'no layers'}")
@@ -124,9 +172,15 @@ def check_layer(net: nn.Module, layer) -> None:
 
 def layer_path(net: nn.Module, layer: str | nn.Module) -> str:
     """The module whose output `layer` means: after its ReLU for our networks, the module itself for any other."""
-    if isinstance(layer, nn.Module):
-        return next(path for path, module in net.named_modules() if module is layer)
-    return net.layer_path(layer) if hasattr(net, "layer_path") else layer
+    layer = check_layer(net, layer)
+    named = hasattr(net, "layer_path") and not isinstance(layer, ModulePath)
+    return net.layer_path(layer) if named else str(layer)
+
+
+def check_finite(values: torch.Tensor, what: str) -> None:
+    """ValueError for NaN and infinity in what a network gives."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{what} gives NaN or infinite values; look for NaN or overflow in net's weights")
 
 
 def check_channels(channels, activations: torch.Tensor, layer: str) -> torch.Tensor:
@@ -212,6 +266,8 @@ def check_integers(name: str, value, expected: str, device=None) -> torch.Tensor
 @contextmanager
 def one_sentence(program: str) -> Iterator[None]:
     """Ends `program` with the sentence of a ValueError or OSError: arguments and files that are wrong."""
+    if sys.stdout.errors == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot print some path
     try:
         yield
     except (ValueError, OSError) as error:

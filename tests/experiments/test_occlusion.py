@@ -606,6 +606,6 @@ def test_networks_of_torchvision(name, layer, side):
         covered[:, top : top + 24, left : left + 24] = 0
         expected = net(covered[None]).softmax(-1)[0, maps.label]
         torch.testing.assert_close(maps.probability[row, column], expected, rtol=1e-5, atol=1e-6)
-        with hooks.watched(net, [layer], covered.device) as look:
+        with hooks.watched(net, [layer]) as look:
             activity = look(covered[None])[0][layer][0, maps.channel].sum()
         torch.testing.assert_close(maps.activity[row, column], activity, rtol=1e-4, atol=1e-4)

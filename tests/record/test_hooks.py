@@ -52,14 +52,14 @@ def paused(net, call, found):
 
 
 def look(net, images, layer="5"):
-    with watched(net, [layer], images.device) as see:
+    with watched(net, [layer]) as see:
         found, scores = see(images)
     return torch.cat([found[layer].flatten(), scores.flatten()])
 
 
 def stopped(net, images):
     kept = []
-    with listening(net, {"1": kept.append}, images.device) as run:
+    with listening(net, {"1": kept.append}) as run:
         assert run(images.clone()) is None
     return kept[0]
 
@@ -110,19 +110,19 @@ def test_listening_hears_the_first_use_and_stops_after_the_last():
     net.append(nn.Tanh())
     callbacks = {path: lambda out, path=path: heard.append((path, out.clone())) for path in ("6", "1")}
     net[8].register_forward_hook(lambda *_: pytest.fail("it went on"))
-    with listening(net, callbacks, images.device) as run:
+    with listening(net, callbacks) as run:
         for _ in range(2):
             assert run(images.clone()) is None
         assert [path for path, _ in heard] == ["1", "6"] * 2
         net[6](images)  # not a pass of run
         assert len(heard) == 4
     del net[8]
-    with listening(net, callbacks, images.device, stop=False) as run:
+    with listening(net, callbacks, stop=False) as run:
         torch.testing.assert_close(run(images.clone()), heard[1][1])
     with pytest.raises(ValueError, match="layer 'part' took no part in the forward pass"):
         net.part = nn.ReLU()
         net.forward = lambda x: nn.functional.relu(x)
-        with listening(net, {"part": print}, images.device) as run:
+        with listening(net, {"part": print}) as run:
             run(images)
 
 

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from .._arguments import check_channels, check_images, check_layer, check_net, check_positions, layer_path
+from .._arguments import (
+    check_channels,
+    check_finite,
+    check_images,
+    check_layer,
+    check_net,
+    check_positions,
+    layer_path,
+)
 from ..record import Tape, Unsupported, record
 from ..record.hooks import plain
 from ..record.tape import check_watchable
@@ -73,12 +81,13 @@ class Deconvnet:
     def record(self, images: torch.Tensor, layer: str) -> Tape:
         """The forward pass up to `layer` as a `Tape`: its steps, its switches and the layer's activations."""
         images = check_images(images, self.net)
-        check_layer(self.net, layer)
+        layer = check_layer(self.net, layer)
         path, masks = layer_path(self.net, layer), self.rules.rule != "deconvnet"
         tape = record(self.net, images, path, masks=masks, ruled=self.rules.own)
         if tape.activations.dim() not in (2, 4):
             shape = tuple(tape.activations.shape)
             raise Unsupported(f"layer {layer!r} gives {shape}; a deconvnet starts from maps (N,C,h,w) or units (N,C)")
+        check_finite(tape.activations, f"layer {layer!r}")
         return tape
 
     def descend(self, tape: Tape, owners, channels, positions) -> torch.Tensor:
@@ -96,6 +105,7 @@ class Deconvnet:
                     _receptive_window.descend(self.rules, tape, seeds[some]).write_to(projections, some)
                 else:
                     projections[some] = self._whole(tape, seeds[some])
+        check_finite(projections, "projecting down")
         return projections
 
     def _whole(self, tape: Tape, seeds: _receptive_window.Seeds) -> torch.Tensor:

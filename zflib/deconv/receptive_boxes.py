@@ -11,6 +11,7 @@ from .._arguments import (
     check_layer,
     check_positions,
     check_sides,
+    first_used,
     layer_path,
     shape_or_type,
 )
@@ -78,8 +79,10 @@ def _blank_tape(net: nn.Module, layer: str, size) -> tuple[Tape, tuple[int, int]
     check_layer(net, layer)
     size = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
     size = check_sides("size", size)
-    conv = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
-    blank = check_images(torch.zeros(1, conv.in_channels if conv else 3, *size), net)
+    blank = check_images(torch.zeros(1, 3, *size), net)
+    first, given = first_used(net, blank)
+    if isinstance(first, nn.Conv2d) and given is not None:  # that takes another number of channels than of colours
+        blank = blank[:, :1].expand(-1, 3 * first.in_channels // given.shape[1], -1, -1)
     return record(net, blank, layer_path(net, layer)), size
 
 

@@ -54,7 +54,7 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
     (amounts, moves), labels = check_moves(transform, amounts), _check_labels(labels, len(images))
     check_fill(fill)
     means, parts, first = _means(net, images, layers), [], 0
-    with watched(net, layers, images.device) as look:
+    with watched(net, layers) as look:
         for part in chunks(images, what=f"invariance, {transform}"):
             parts.append(_measured(look, part, labels[first : first + len(part)], moves, fill, means))
             first += len(part)
@@ -93,7 +93,7 @@ def _measured(look, images: torch.Tensor, labels: torch.Tensor, moves: list[Move
 def _means(net: nn.Module, images: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
     """{layer: its mean values over all images}, in double precision, on the CPU."""
     totals: dict[str, torch.Tensor] = {}
-    with watched(net, layers, images.device) as look:
+    with watched(net, layers) as look:
         for part in chunks(images, what="invariance"):
             for layer, values in look(part)[0].items():
                 totals[layer] = totals.get(layer, 0) + values.cpu().double().sum(dim=0)

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .._arguments import check_image, check_integer, check_label, check_layer, check_scores, check_sides, layer_path
+from .._arguments import (
+    check_image,
+    check_integer,
+    check_label,
+    check_layer,
+    check_scores,
+    check_sides,
+    layer_path,
+    probabilities,
+)
 from ..record import record, watched
 from ..record.hooks import plain, unchanged
 from .occluders import blocks, check_fill
@@ -46,7 +55,7 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
     does not reach is not computed again (Nakandala 2019). `memory`: about how many bytes a batch may take.
     """
     image = check_image(image, net)
-    check_layer(net, layer)
+    layer = check_layer(net, layer)
     size, stride = check_sides("size", size, tuple(image.shape[1:])), check_sides("stride", stride)
     check_fill(image, fill)
     memory = check_integer("memory", memory, "a number of bytes, at least 1", low=1)
@@ -56,10 +65,10 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
         label = int(run.scores.argmax()) if label is None else check_label(label, len(run.scores))
         scores, activity = run.measure(corners.flatten(0, 1), size, fill, memory)
     shape = corners.shape[:2]
-    probability = check_scores(scores).softmax(-1)[:, label]
+    probability = probabilities(scores)[:, label]
     return OcclusionMaps(
         probability.view(shape), scores.argmax(-1).view(shape), activity.view(shape), corners, label, run.channel,
-        (float(run.scores.softmax(-1)[label]), float(run.activity)),
+        (float(probabilities(run.scores[None])[0, label]), float(run.activity)),
     )  # fmt: skip
 
 
@@ -112,7 +121,7 @@ class OcclusionRun:
         return Patches(blocks(self.image, corners, size, fill), corners)
 
     def _watch(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with watched(self.net, [self.layer], images.device) as look:
+        with watched(self.net, [self.layer]) as look:
             found, scores = look(images)
         return found[self.layer], scores
 

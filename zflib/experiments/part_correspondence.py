@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_integer, check_layer, check_seed
+from .._arguments import check_finite, check_images, check_integer, check_layer, check_seed
 from ..record.hooks import watched
 from .occluders import check_boxes, masked
 
@@ -107,18 +107,17 @@ def correspondence(net: nn.Module, images: torch.Tensor, boxes, *, layer: str, f
     empty or leave the image, or NaN raise ValueError.
     """
     images = check_images(images, net)
-    check_layer(net, layer)
+    layer = check_layer(net, layer)
     if len(images) < 2:
         raise ValueError("images must be at least two, whose changes are compared, got 1")
     boxes, found = check_boxes(boxes, images), []
-    with watched(net, [layer], images.device) as look:
+    with watched(net, [layer]) as look:
         for some, places in zip(images.split(BATCH), boxes.split(BATCH)):
             before, after = (look(batch)[0][layer] for batch in (some, masked(some, places, fill=fill)))
             found.append((before - after).flatten(1))
     changes = torch.cat(found)
-    if not bool(changes.isfinite().all()):
-        raise ValueError(f"layer {layer!r} gives infinite units; look for overflow in net's weights")
-    return Correspondence(changes, layer)
+    check_finite(changes, f"layer {layer!r}")  # the difference of large numbers may overflow
+    return Correspondence(changes, str(layer))
 
 
 # --- two masks -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn
 from tqdm.auto import tqdm
 
-from .._arguments import check_apart, check_images, check_integer, layer_path, shape_or_type
+from .._arguments import check_apart, check_images, check_integer, check_layer, layer_path, shape_or_type
 from ..data.image_source import Batch, ImageStream, NumberedImages, Skipped, in_units, open_source
 from ..record.hooks import check_layers, listening
 from .top_k import Peaks, SearchState, empty_peaks, load, merge, run_key
@@ -81,8 +81,8 @@ class Search:
 
     def __init__(self, net: nn.Module, layers: dict[str, str], k: int, size: int):
         self.net, self.k, self.size = net, k, size
-        self.layers = {path: layer for layer, path in layers.items()}  # two names of one module are one search
-        self.device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        # two names of one module are one search
+        self.layers = {path: check_layer(net, layer) for layer, path in layers.items()}
         self.state = SearchState()
 
     def run(self, source: NumberedImages | ImageStream, path: Path | None, key: dict) -> None:
@@ -93,7 +93,7 @@ class Search:
         callbacks = {module: partial(self._look, module) for module in self.layers}
         bar = tqdm(desc="find_peaks", total=source.count, initial=before, unit="image", smoothing=0.05,
                    disable=None if rank == 0 else True)  # fmt: skip
-        with bar, listening(self.net, callbacks, self.device) as forward:
+        with bar, listening(self.net, callbacks) as forward:
             for batch in source.batches(self.size, state.batch, world):
                 self._take(batch, forward)
                 state.batch += world
@@ -121,16 +121,17 @@ class Search:
         if not all(finite):
             number = batch.numbers[finite.index(False)]
             raise ValueError(f"images: image {number} holds NaN or infinite pixels; look for a division by zero before")
+        images = check_images(images, self.net)
         filled = images.new_zeros(self.size, *images.shape[1:])
         filled[[number - batch.first for number in batch.numbers]] = images
-        return check_images(filled, self.net)
+        return filled
 
     def _look(self, path: str, out) -> None:
         """Reduce a layer's maps (B,C,h,w) at once, before a ReLU in place overwrites them, and keep what is new."""
         maps, numbers = _as_maps(self.layers[path], out, self.size), torch.tensor(self.batch.numbers)
         tops = maps.amax(dim=(2, 3)).cpu()[numbers - self.batch.first]  # (R,C)
-        if bool((wrong := tops.isnan().any(dim=1)).any()):
-            raise ValueError(f"layer {self.layers[path]!r} gives NaN for image {int(numbers[wrong][0])}; "
+        if len(wrong := numbers[~tops.isfinite().all(dim=1)]):
+            raise ValueError(f"layer {self.layers[path]!r} gives NaN or infinite values for image {int(wrong[0])}; "
                              "look for NaN or overflow in net's weights")  # fmt: skip
         found = self.state.peaks.setdefault(path, empty_peaks(maps.shape[1], self.k, maps.dtype))
         better = (tops > found.values[:, -1]) | (found.images[:, -1] < 0)  # a tie: the earlier one stays
@@ -147,7 +148,8 @@ class Search:
         """Positions of those images only that got in: few, once the pass has seen some."""
         row, column = (best.images >= self.batch.first).nonzero(as_tuple=True)
         slots, width = best.images[row, column] - self.batch.first, maps.shape[-1]
-        flat = maps[slots, channels[row]].flatten(1).argmax(dim=1).cpu()  # the first of equal ones
+        slots, of = slots.to(maps.device), channels[row].to(maps.device)
+        flat = maps[slots, of].flatten(1).argmax(dim=1).cpu()  # the first of equal ones
         best.positions[row, column] = torch.stack([flat // width, flat % width], dim=-1)
 
 

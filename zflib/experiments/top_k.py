@@ -120,7 +120,7 @@ def load(path: Path, key: dict) -> SearchState | None:
 
 def run_key(net: nn.Module, source: NumberedImages | ImageStream, layers: dict[str, str], k: int, size: int) -> dict:
     """What must be the same for a saved file to be continued."""
-    return {"weights": _sha256(net.state_dict().values()), "layers": list(layers.items()), "k": k, "batch_size": size,
+    return {"weights": _sha256(net.state_dict().values()), "layers": list(layers.values()), "k": k, "batch_size": size,
             "images": f"{source.count} {_sha256(source.samples())}"}  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from .. import show
-from .._arguments import check_choice, check_images, check_net
+from .._arguments import check_choice, check_images, check_layer, check_net
 from ..data.scenes import FRONTAL, scenes
 from ..experiments import Correspondence
 from ..experiments.occluders import masked
@@ -126,7 +126,7 @@ def correspondence(
         raise ValueError("positions must come with images: (N,2) rows and columns by the name of the part")
     if images is None:
         images, positions = _faces(net)
-    layers, masker = check_layers(net, layers), Masker(net, images, positions)
+    layers, masker = [check_layer(net, layer) for layer in check_layers(net, layers)], Masker(net, images, positions)
     sides = masker.sizes()
     start = min(sides, key=lambda side: abs(side - min(masker.table.whole) / 5)) if size is None else size
     check_choice("size", start, sides)

@@ -11,7 +11,7 @@ from PIL import ImageDraw
 from torch import nn
 
 from .. import data, show
-from .._arguments import check_image, check_images, check_label, check_scores
+from .._arguments import check_image, check_images, check_label, check_layer, probabilities
 from ..data.photo_windows import SHOWN
 from ..experiments.transforms import Move, check_fill, moved
 from ..record.hooks import check_layers, watched
@@ -34,19 +34,19 @@ class Mover:
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None,
                  layers: Sequence[str] = ("conv1", "conv3", "conv5", "fc7"), others: torch.Tensor | None = None,
                  fill: float | str = 0.0):  # fmt: skip
-        self.net, self.layers = net, check_layers(net, layers)
+        self.net, self.layers = net, [check_layer(net, layer) for layer in check_layers(net, layers)]
         self.image, self.fill = check_image(image, net)[None], fill
         check_fill(fill)
         self.at = lru_cache(maxsize=8)(self._at)
-        self.before, scores = self._look(self.image)
-        self.chances = scores[0].softmax(-1)
+        self.before, chances = self._look(self.image)
+        self.chances = chances[0]
         self.label = int(self.chances.argmax()) if label is None else check_label(label, len(self.chances))
         self.yardstick, self.unit = self._measure(others)
 
     def _look(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        with watched(self.net, self.layers, self.image.device) as look:
+        with watched(self.net, self.layers) as look:
             found, scores = look(images)
-        return {layer: values.flatten(1) for layer, values in found.items()}, check_scores(scores)
+        return {layer: values.flatten(1) for layer, values in found.items()}, probabilities(scores)
 
     def _measure(self, others: torch.Tensor | None) -> tuple[dict[str, float], str]:
         """What a distance of 1 is, by layer, and in words."""
@@ -64,9 +64,9 @@ class Mover:
     def _at(self, move: Move) -> tuple[torch.Tensor, dict[str, float], torch.Tensor]:
         """((3,H,W) the moved image, {layer: its distance over the yardstick}, (classes,) probabilities)."""
         image = moved(self.image, move, fill=self.fill)
-        after, scores = self._look(image)
+        after, chances = self._look(image)
         distance = {k: float((after[k] - self.before[k]).norm()) / self.yardstick[k] for k in self.layers}
-        return image[0], distance, scores[0].softmax(-1)
+        return image[0], distance, chances[0]
 
     def pixels(self, move: Move) -> np.ndarray:
         """(H,W,3) uint8: the moved image, the distances and the most probable classes side by side."""

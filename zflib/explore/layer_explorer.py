@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from .. import data, show
-from .._arguments import check_choice, check_net
+from .._arguments import check_choice, check_layer, check_net
 from ..deconv import RULES, Deconvnet, Unsupported, receptive_fields, strongest
 from ..record.hooks import check_layers
 from .charts import framed_image, framed_map
@@ -37,7 +37,7 @@ class View:
     """
 
     def __init__(self, net: nn.Module, image: torch.Tensor, layer: str, *, rule: str = "deconvnet"):
-        self.net, self.layer, self.rule = net, layer, rule
+        self.net, self.layer, self.rule = net, check_layer(net, layer), rule
         self._deconvnet = Deconvnet(net, rule=rule)
         self._tape = self._deconvnet.record(image[None], layer)
         self.image = image
@@ -87,7 +87,7 @@ class View:
         height, width = self.image.shape[-2:]
         if self.spatial:
             with suppress(Unsupported):
-                return receptive_fields(self.net, self.layer, self.positions, size=max(height, width))
+                return receptive_fields(self.net, self.layer, self.positions, size=(height, width))
         return torch.tensor([0, 0, height, width]).expand(len(self.values), 4)
 
     def projection(self, channel: int) -> torch.Tensor:
@@ -163,7 +163,8 @@ def layers(
     check_net(net)
     names = check_layers(net, _layers_of(net) if layers is None else layers)
     layer = layer or ("conv5" if "conv5" in names else names[-1])
-    names = check_layers(net, [*names, layer])
+    names = list(dict.fromkeys(check_layer(net, layer) for layer in check_layers(net, [*names, layer])))
+    layer = check_layer(net, layer)
     check_choice("rule", rule, RULES)
     sources, preprocess = _named(images), preprocess or getattr(net, "preprocess", None)
     read = lru_cache(maxsize=16)(lambda photo: _prepared(sources[photo], preprocess))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .. import show
-from .._arguments import check_image
+from .._arguments import check_image, check_layer, probabilities
 from ..deconv import Deconvnet
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
@@ -27,7 +27,7 @@ class Occluder:
 
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5",
                  fill=0.0, places: int = 9):  # fmt: skip
-        self.net, self.image, self.layer, self.fill = net, check_image(image, net), layer, fill
+        self.net, self.image, self.layer, self.fill = net, check_image(image, net), check_layer(net, layer), fill
         self.label, self.places, self._deconvnet = label, places, Deconvnet(net)
         self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
         first = self.maps(max(1, min(self.image.shape[1:]) // 4))
@@ -57,10 +57,10 @@ class Occluder:
         A unit of a fully connected layer is a map of 1x1.
         """
         image = self.covered(row, column, size)
-        with watched(self.net, [self.layer], image.device) as look:
+        with watched(self.net, [self.layer]) as look:
             found, scores = look(image[None])
         projection = self._deconvnet.project(image[None], self.layer, self.channel)[0]
-        return image, scores[0].softmax(-1), torch.atleast_2d(found[self.layer][0, self.channel]), projection
+        return image, probabilities(scores)[0], torch.atleast_2d(found[self.layer][0, self.channel]), projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""

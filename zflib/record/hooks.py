@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .._arguments import check_apart, check_layer, check_net, layer_path
+from .._arguments import check_apart, check_finite, check_layer, check_net, layer_path
 from .steps import Unsupported
 
 PIXELS = 2**20  # of all images in one forward pass together, at most 64 images
@@ -98,9 +98,7 @@ def fitting(net: nn.Module, images: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def listening(
-    net: nn.Module, callbacks: Mapping[str, Callable], device: torch.device, *, stop: bool = True
-) -> Iterator[Callable]:
+def listening(net: nn.Module, callbacks: Mapping[str, Callable], *, stop: bool = True) -> Iterator[Callable]:
     """run(images): one forward pass in which callbacks[path](output) gets what the module at `path` gives.
 
     A module that is used more than once is heard at its first use. With `stop` the pass ends after the last one and
@@ -121,7 +119,7 @@ def listening(
     def run(images: torch.Tensor):
         waiting.update(callbacks)
         try:
-            with unchanged(net), plain(device), fitting(net, images):
+            with unchanged(net), plain(images.device), fitting(net, images):
                 scores = net(images)
         except Reached:
             return None
@@ -137,7 +135,7 @@ def listening(
 
 
 @contextmanager
-def watched(net: nn.Module, layers: Iterable[str], device: torch.device) -> Iterator[Callable]:
+def watched(net: nn.Module, layers: Iterable) -> Iterator[Callable]:
     """look(images): ({layer: its output}, the network's); no gradients, evaluation mode, no hooks left afterwards.
 
     A layer is the module's output at its first use, copied before a ReLU in place overwrites it.
@@ -152,7 +150,8 @@ def watched(net: nn.Module, layers: Iterable[str], device: torch.device) -> Iter
 
         return keep
 
-    with listening(net, {path: keeper(layer, path) for layer, path in paths.items()}, device, stop=False) as run:
+    callbacks = {path: keeper(check_layer(net, layer), path) for layer, path in paths.items()}
+    with listening(net, callbacks, stop=False) as run:
 
         def look(images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
             scores = run(images.clone())  # a network that works in place does so on our copy
@@ -171,15 +170,14 @@ def _checked(layer: str, out) -> torch.Tensor:
     if not isinstance(out, torch.Tensor) or not out.is_floating_point() or out.dim() < 2:
         got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, torch.Tensor) else type(out).__name__
         raise ValueError(f"layer {layer!r} gives {got}; a layer must give floats (N,C,h,w) or (N,C)")
-    if bool(out.isnan().any()):
-        raise ValueError(f"layer {layer!r} gives NaN; look for NaN or overflow in net's weights")
+    check_finite(out, f"layer {layer!r}")
     return out.clone()
 
 
-def check_layers(net: nn.Module, layers) -> list[str]:
-    """The layers' names, each once; ValueError for a name that the network does not have, or for none at all."""
+def check_layers(net: nn.Module, layers) -> list:
+    """The layers as they were given, each once; ValueError for one that the network does not have, or for none."""
     check_net(net)
-    layers = [layers] if isinstance(layers, str) else layers
+    layers = [layers] if isinstance(layers, str | nn.Module) else layers
     if not isinstance(layers, Iterable) or not (layers := list(layers)):
         raise ValueError(f"layers must be at least one layer's name, got {layers!r}")
     for layer in layers:

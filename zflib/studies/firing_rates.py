@@ -85,7 +85,7 @@ def unit_invariance(net: nn.Module, images: torch.Tensor, *, transform: str, amo
     check_fill(fill)
     if not 1 <= math.floor(rate * len(images) + 1e-9) < len(images):
         raise ValueError(f"rate must let a unit fire on 1 to {len(images) - 1} of {len(images)} images, got {rate!r}")
-    with watched(net, layers, images.device) as look:
+    with watched(net, layers) as look:
         values = _all_values(look, images, layers, where)
         limits = {layer: thresholds(v, rate) for layer, v in values.items()}
         still = {layer: torch.zeros(len(moves), v.shape[1], device=v.device) for layer, v in values.items()}

@@ -132,13 +132,14 @@ def crop(net: nn.Module, layer: str, pictures: torch.Tensor, positions: torch.Te
 
     Of a field larger than the image its middle, as large as the image.
     """
-    boxes = middle(receptive_fields(net, layer, positions, size=pictures.shape[-1]), pictures.shape[-1])
+    size = tuple(pictures.shape[-2:])
+    boxes = middle(receptive_fields(net, layer, positions, size=size), size)
     return patches(pictures.flatten(0, -4), boxes.reshape(-1, 4)).unflatten(0, pictures.shape[:-3])
 
 
-def middle(boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """(…,4) boxes of one size about the same middles, but no larger than `side`."""
-    less = (boxes[..., 2:] - boxes[..., :2] - side).clamp(min=0)
+def middle(boxes: torch.Tensor, size) -> torch.Tensor:
+    """(…,4) boxes of one size about the same middles, but no larger than `size`, (rows, columns)."""
+    less = (boxes[..., 2:] - boxes[..., :2] - torch.tensor(size)).clamp(min=0)
     return torch.cat([boxes[..., :2] + less // 2, boxes[..., 2:] - (less + 1) // 2], dim=-1)
 
 

@@ -97,7 +97,7 @@ class Units:
             part[channel, found].cpu() for part in (peaks.values, peaks.images, peaks.positions)
         )
         images = images_of(self.net, self.images, numbers, preprocess=self.preprocess)
-        boxes = receptive_fields(self.net, layer, positions, size=images.shape[-1])
+        boxes = receptive_fields(self.net, layer, positions, size=tuple(images.shape[-2:]))
         return Unit(self.net, layer, channel, values, numbers, positions, images, boxes)
 
     def names(self, unit: Unit) -> list[str]:
