@@ -58,7 +58,8 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as held:
         with LOCK:
-            training = [module for module in net.modules() if module.training]
+            modes = [(module, module.training) for module in net.modules()]
+            training = [module for module, mode in modes if mode]
             if training:
                 held.enter_context(LOCK)
             buffers = [(m, k, b, b.clone()) for m in net.modules() for k, b in m._buffers.items() if b is not None]
@@ -68,13 +69,13 @@ def unchanged(net: nn.Module) -> Iterator[None]:
             yield
         finally:
             with LOCK:
-                for module in training:
-                    module.training = True
                 if training or not net.training:  # else another thread has begun to train it: what changes is its own
-                    _restore(buffers)
+                    _restore(modes, buffers)
 
 
-def _restore(buffers: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]) -> None:
+def _restore(modes: list[tuple[nn.Module, bool]], buffers: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]):
+    for module, mode in modes:
+        module.training = mode
     for module, name, buffer, content in buffers:
         if module._buffers[name] is not buffer:
             module._buffers[name] = buffer
