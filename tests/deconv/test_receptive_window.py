@@ -207,8 +207,8 @@ def test_what_windows_cannot_follow():
 
 def test_fit_keeps_what_is_on_the_map():
     values = torch.arange(12.0).view(1, 1, 3, 4)
-    window = receptive_window.Window(values, torch.tensor([-1]), torch.tensor([3])).fit(5, 5)
+    window = receptive_window.Cutout(values, torch.tensor([-1]), torch.tensor([3])).fit(5, 5)
     assert (window.top.item(), window.left.item()) == (0, 3)
     assert torch.equal(window.values[0, 0], values[0, 0, 1:, :2])
-    outside = receptive_window.Window(values, torch.tensor([9]), torch.tensor([-9])).fit(5, 5)
+    outside = receptive_window.Cutout(values, torch.tensor([9]), torch.tensor([-9])).fit(5, 5)
     assert not outside.values.any() and 0 <= outside.top.item() < 5 and outside.left.item() == 0

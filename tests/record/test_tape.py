@@ -493,7 +493,7 @@ def test_the_steps_of_a_small_network():
     )
     tape = record(net, torch.randn(1, 3, 6, 6), "5")
     kinds = [type(tape.steps[place]).__name__ for place in tape.used()]
-    assert kinds == ["Image", "Filter", "Rectify", "Pool", "Pass", "Reshape", "Weights"]
+    assert kinds == ["Image", "Filter", "Rectify", "Pool", "Pass", "Reshape", "FullyConnected"]
     assert tape.steps[2].mask is None
     masked = record(net, torch.randn(1, 3, 6, 6), "1", masks=True)
     assert torch.equal(masked.steps[2].mask, masked.activations > 0)

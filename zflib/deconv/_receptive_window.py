@@ -20,7 +20,7 @@ ALL = slice(None)  # signal b belongs to image b
 
 @dataclass
 class Seeds:
-    """B single activations: their values, the image each belongs to, channel, and (row, column)."""
+    """B single activations: values (B,), the image each belongs to (B,), channels (B,), rows and columns (B,2)."""
 
     values: torch.Tensor
     owners: torch.Tensor
@@ -48,21 +48,21 @@ def _index(tape: Tape, rows, channels, positions) -> tuple[torch.Tensor, ...]:
 
 
 @dataclass
-class Window:
+class Cutout:
     """(B,C,h,w) values of maps that are 0 elsewhere; `top` and `left` (B,) may lie outside the map."""
 
     values: torch.Tensor
     top: torch.Tensor
     left: torch.Tensor
 
-    def fit(self, height: int, width: int) -> Window:
+    def fit(self, height: int, width: int) -> Cutout:
         """Only what lies on the H x W map: what fell on its padding is dropped, and no window sticks out."""
         top, rows = _inside(self.top, self.values.shape[-2], height)
         left, columns = _inside(self.left, self.values.shape[-1], width)
         if (rows, columns) == self.values.shape[-2:] and torch.equal(top, self.top) and torch.equal(left, self.left):
             return self
         values = self.values.new_zeros(*self.values.shape[:2], rows, columns)
-        return Window(self.copy_to(values, top, left), top, left)
+        return Cutout(self.copy_to(values, top, left), top, left)
 
     def cut(self, maps: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
         """(B,C',h,w): the same windows of (N,C',H,W) maps, window b from maps[owners[b]]."""
@@ -87,12 +87,12 @@ class Window:
             return F.pad(self.values, (x, width - w - x, y, height - h - y))
         return self.copy_to(self.values.new_zeros(*self.values.shape[:2], height, width), top, left)
 
-    def __add__(self, other: Window) -> Window:
+    def __add__(self, other: Cutout) -> Cutout:
         """The sum of two signals for the same maps: the window that covers both."""
         top, rows = _covering(self.top, self.values.shape[-2], other.top, other.values.shape[-2])
         left, columns = _covering(self.left, self.values.shape[-1], other.left, other.values.shape[-1])
         first, second = (one.around(top, left, rows, columns) for one in (self, other))
-        return Window(first + second, top, left)
+        return Cutout(first + second, top, left)
 
     def write_to(self, images: torch.Tensor, some: torch.Tensor) -> None:
         """Write window b into images[some[b]]."""
@@ -148,22 +148,22 @@ def order(tape: Tape, positions: torch.Tensor) -> torch.Tensor:
     return (nearest[:, 0] * (int(last.max()) + 1) + nearest[:, 1]).argsort(stable=True)
 
 
-def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Window:
+def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Cutout:
     """The window of the image, (B,3,h,w), that each seed reaches: what whole maps would give, without the zeros."""
     values = F.one_hot(seeds.channels, tape.activations.shape[1]).to(seeds.values) * seeds.values[:, None]
 
-    def below(step: Step, window: Window) -> list[Window]:
+    def below(step: Step, window: Cutout) -> list[Cutout]:
         window = window.fit(*step.shape[-2:])
         _, stride, padding, _ = step.window
         top, left = (at * s - p for at, s, p in zip((window.top, window.left), stride, padding))
         own = _own(step, window, seeds.owners, top, left)
-        return [Window(values, top, left) for values in rules.down(own, window.values, ALL)]
+        return [Cutout(values, top, left) for values in rules.down(own, window.values, ALL)]
 
-    start = Window(values[:, :, None, None], *seeds.positions.unbind(-1))
+    start = Cutout(values[:, :, None, None], *seeds.positions.unbind(-1))
     return walk(tape, start, below).fit(*tape.steps[0].shape[-2:])
 
 
-def _own(step: Step, window: Window, owners: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> Step:
+def _own(step: Step, window: Cutout, owners: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> Step:
     """The step as if each window were its whole output, and what lies from (top, left) on its whole input."""
     if isinstance(step, Rectify) and step.mask is not None:
         return replace(step, mask=window.cut(step.mask, owners))

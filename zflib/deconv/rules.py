@@ -72,11 +72,11 @@ class Rules:
                 return [self._rectified(signal, step, owners)]
             case steps.Pool() | steps.AdaptivePool():
                 return [unpool(signal, step.switches[owners], size=step.size, overlap=self.overlap)]
-            case steps.Weights():  # a fully connected layer
+            case steps.FullyConnected():
                 return [signal @ step.weight.T]
             case steps.Scale():  # batch normalisation, folded into its scale
                 return [signal * step.gain]
-            case steps.Pass():
+            case steps.Pass():  # response normalisation: unchanged on the way down (section 2.1); copies and casts, too
                 return [signal.to(step.dtype)]
             case steps.Reshape():
                 return [signal.reshape(len(signal), *step.size[1:])]
@@ -84,7 +84,7 @@ class Rules:
                 return [signal * share if share != 1 else signal for share in step.shares]
             case steps.Cat():
                 return list(signal.split(step.parts, dim=step.dim))
-            case steps.Linear():
+            case steps.OtherLinear():
                 start = signal.new_zeros(len(signal), *step.size[1:])
                 return list(torch.func.vjp(step.function, start)[1](signal))
             case steps.Ruled():
