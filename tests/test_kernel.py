@@ -14,7 +14,7 @@ pytestmark = pytest.mark.nightly
 ROOT = Path(__file__).resolve().parents[1]
 
 SETUP = """
-import json, threading, torch, zflib
+import json, threading, time, torch, zflib
 from zflib import explore
 
 net = zflib.load("zfnet56")
@@ -34,13 +34,13 @@ alone = measured()
 print(slider.model_id)
 """
 MEASURE = """
-wrong, errors, rounds = 0, [], 25
+began, wrong, errors, rounds = time.time(), 0, [], 25
 for _ in range(rounds):
     try:
         wrong += sum(not torch.equal(a, b) for a, b in zip(alone, measured(), strict=True))
     except Exception as error:
         errors.append(str(error))
-print(json.dumps({"numbers": rounds * len(alone), "wrong": wrong, "errors": errors, "moves": sum(moves)}))
+print(json.dumps({"numbers": rounds * len(alone), "wrong": wrong, "errors": errors, "moves": sum(moves), "all": len(moves), "seconds": time.time() - began}))
 """
 AFTER = "print(json.dumps([slider.value, bool((panel.pixels == expected[slider.value]).all()), panel.status.value]))"
 

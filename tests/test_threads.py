@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import zflib
-from zflib import explore
+from zflib import explore, train
 from zflib.data.image_source import images_of
+from zflib.models import Conv, Geometry, ZFNet
 
 THREADS, ROUNDS = 4, 3
 
@@ -161,3 +164,33 @@ def test_other_networks_notice_nothing():
         stop.set()
         thread.join()
     assert not errors
+
+
+def trained(folder, looker=None):
+    """The weights after an epoch on noise; `looker` looks at the network from another thread all the while."""
+    geometry = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
+    net, stop = ZFNet(3, geometry=geometry, batch_norm=True), threading.Event()
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 3, 12, 12), dtype=np.uint8)
+    some = train.Images(pixels, torch.arange(400) % 3, 10)
+    recipe = replace(train.RECIPES["scenes"], epochs=1, batch=4)
+
+    def look():
+        while not stop.is_set():
+            looker(net)
+
+    thread = threading.Thread(target=look) if looker else None
+    if thread:
+        thread.start()
+    try:
+        train.train(net, some, some, recipe, folder, report=lambda row: None)
+    finally:
+        stop.set()
+        if thread:
+            thread.join()
+    return net.state_dict()
+
+
+def test_a_network_that_is_looked_at_while_it_trains_learns_the_same(tmp_path):
+    alone = trained(tmp_path / "alone")
+    seen = trained(tmp_path / "seen", lambda net: zflib.Deconvnet(net).activations(torch.zeros(1, 3, 10, 10), "conv2"))
+    assert all(torch.equal(alone[key], seen[key]) for key in alone)

@@ -5,8 +5,6 @@ python -m zflib my_photo.jpg --layer conv3 --channels 3,17 --rule guided
 python -m zflib --list
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import math
@@ -73,8 +71,9 @@ def _write(net: models.ZFNet, options: argparse.Namespace) -> Path:
     if not output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {str(output.parent)!r}; make it first")
     file = io.BytesIO()
-    sheets = [_sheet_of(net, photo, options) for photo in options.photo]
-    Image.fromarray(_stacked(sheets)).save(file, FORMATS[output.suffix.lower()], quality=92)
+    sheets = show.mosaic([_sheet_of(net, photo, options) for photo in options.photo], columns=1, gap=24)
+    picture = np.pad(sheets, ((12, 12), (12, 12), (0, 0)), constant_values=255)
+    Image.fromarray(picture).save(file, FORMATS[output.suffix.lower()], quality=92)
     write_atomically(output, file.getvalue())
     return output
 
@@ -99,14 +98,6 @@ def sheet(view: View, channels: list[int], *, photo: str, size: int) -> np.ndarr
         if 2 * (bottom - top) * (right - left) <= image.shape[0] * image.shape[1]:  # larger ones would only cover it
             seen = show.framed(seen, (top, left, bottom, right), scale=side / max(image.shape[:2]))
     return show.beside([seen, grid], [f"{photo}: what they saw", f"{view.layer}, {view.rule}"], gap=20, size=15)
-
-
-def _stacked(sheets: list[np.ndarray], *, gap: int = 24, margin: int = 12) -> np.ndarray:
-    """One picture of all, one below the other, on white."""
-    width = max(picture.shape[1] for picture in sheets)
-    rows = [np.pad(p, ((0, gap), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in sheets]
-    column = np.concatenate(rows)[:-gap]
-    return np.pad(column, ((margin, margin), (margin, margin), (0, 0)), constant_values=255)
 
 
 def _cell(view: View, channel: int, size: int) -> np.ndarray:

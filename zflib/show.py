@@ -19,6 +19,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from ._arguments import shape_or_type
+
 GREY = 128
 DIVERGING = "RdBu_r"  # readable for the colour-blind; white is zero
 SEQUENTIAL = "viridis"
@@ -52,7 +54,7 @@ def image_pixels(image, net: nn.Module | None = None) -> np.ndarray:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     if not isinstance(image, torch.Tensor) or image.dim() != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"image must be one (3,H,W) tensor, a PIL image or a uint8 array, got {_what(image)}")
+        raise ValueError(f"image must be one (3,H,W) tensor, a PIL image or a uint8 array, got {shape_or_type(image)}")
     if net is not None:
         image = net.denormalise(image.to(net.mean)) if hasattr(net, "denormalise") else _stretched(image)
     return _rgb(_numbers(image))
@@ -66,10 +68,6 @@ def _rgb(values: np.ndarray) -> np.ndarray:
 def _stretched(image: torch.Tensor) -> torch.Tensor:
     low, high = image.min(), image.max()
     return (image - low) / (high - low).clamp(min=1e-12) * 255
-
-
-def _what(value) -> str:
-    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 def limit(values, percentile: float = 99.5) -> float:
@@ -86,7 +84,7 @@ def signed_pixels(projection, *, full: float | None = None) -> np.ndarray:
     """(H,W,3) uint8 from a signed (3,H,W) projection: zero is grey, `full` (default: see `limit`) is white or black."""
     values = _numbers(projection)
     if values.ndim != 3 or values.shape[0] not in (1, 3):
-        raise ValueError(f"projection must be (3,H,W), got {_what(projection)}")
+        raise ValueError(f"projection must be (3,H,W), got {shape_or_type(projection)}")
     return _rgb(GREY + values / (full or limit(values)) * (GREY - 1))
 
 
@@ -114,8 +112,6 @@ def crop_box(values, box: Sequence[int]):
 
 def mosaic(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 2) -> np.ndarray:
     """One (H,W,3) uint8 sheet of pictures in reading order; smaller ones are centred in their cell."""
-    if not len(pictures):
-        raise ValueError("pictures is empty; give at least one (H,W,3) uint8 array")
     rows = math.ceil(len(pictures) / columns)
     height, width = max(p.shape[0] for p in pictures) + gap, max(p.shape[1] for p in pictures) + gap
     sheet = np.full((rows * height - gap, columns * width - gap, 3), 255, np.uint8)
@@ -195,11 +191,10 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 def beside(pictures: Sequence[np.ndarray], titles: Sequence[str] = (), *, gap: int = 12, size: int = 13) -> np.ndarray:
     """One (H,W,3) uint8 row of pictures, their upper edges aligned, each with its title above it."""
-    if len(titles) not in (0, len(pictures)):
-        raise ValueError(f"titles has {len(titles)} entries for {len(pictures)} pictures; give one each, or none")
     if len(titles):
-        lines = max(len(_wrapped(text, picture.shape[1], size)) for text, picture in zip(titles, pictures))
-        pictures = [caption(picture, text, size=size, lines=lines) for picture, text in zip(pictures, titles)]
+        pairs = list(zip(pictures, titles, strict=True))
+        lines = max(len(_wrapped(text, picture.shape[1], size)) for picture, text in pairs)
+        pictures = [caption(picture, text, size=size, lines=lines) for picture, text in pairs]
     width = sum(picture.shape[1] + gap for picture in pictures) - gap
     row, left = np.full((max(len(picture) for picture in pictures), width, 3), 255, np.uint8), 0
     for picture in pictures:
@@ -267,8 +262,6 @@ def panels(pictures: Sequence, *, titles: Sequence[str] = (), columns: int | Non
 
 def grid(pictures: Sequence, ax: Axes | None = None, *, rows: Sequence, columns: Sequence, side: int = 64) -> Axes:
     """(H,W,3) uint8 pictures in reading order, `side` pixels each, with a label for every row and column."""
-    if len(pictures) != len(rows) * len(columns):
-        raise ValueError(f"pictures: {len(pictures)} do not fill {len(rows)} rows of {len(columns)}")
     ax = _axes(ax, (1 + (side + 2) * len(columns) / 80, 0.6 + (side + 2) * len(rows) / 80))
     ax.imshow(mosaic([fit(picture, side, smooth=True) for picture in pictures], columns=len(columns)))
     ax.set_xticks([side / 2 + (side + 2) * i for i in range(len(columns))], list(columns))
@@ -310,8 +303,6 @@ def numbers(
     The colours run from -full to full, or from 0 to full if they are not the diverging ones.
     """
     array = _numbers(values)
-    if array.ndim != 2:
-        raise ValueError(f"values must be one (h,w) map, got {_what(values)}")
     ax = _axes(ax)
     full = full or float(np.abs(array).max()) or 1.0
     ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)

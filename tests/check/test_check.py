@@ -12,7 +12,6 @@ from PIL import Image
 import zflib
 from zflib import check, data
 from zflib.check import verdict
-from zflib.studies import gallery
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
 
@@ -214,10 +213,6 @@ def package_slide(net, image, size, stride, label):
     return zflib.occlude(net, image, size=size, stride=stride, label=label, layer="0").probability
 
 
-def package_agreement(pictures):
-    return gallery.agreement(pictures)
-
-
 def package_sign_distance(before, after):
     return zflib.experiments.Correspondence(before - after).delta
 
@@ -226,7 +221,7 @@ def package_chance(signs):
     return zflib.experiments.Correspondence(signs.float()).null
 
 
-@pytest.mark.parametrize("package", [package_slide, package_agreement, package_sign_distance, package_chance])
+@pytest.mark.parametrize("package", [package_slide, package_sign_distance, package_chance])
 def test_the_target_is_what_the_package_gives(package, undrawn):
     assert EXERCISES[package.__name__.removeprefix("package_")](package).state == check.RIGHT
 

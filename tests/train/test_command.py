@@ -54,6 +54,19 @@ def test_it_prints_a_line_for_each_epoch_and_ships_a_network_with_its_card(data,
     assert card["accuracy"] == accuracy and [row["epoch"] for row in card["curve"]] == [1, 2]
 
 
+def test_the_images_are_decoded_before_the_processes_meet(data, tmp_path, monkeypatch):
+    """By the first process, for all: the others only read what it wrote."""
+    caches = [data / "val-pixels.npy", data / "train-pixels.npy"]
+    for cache in caches:
+        cache.unlink(missing_ok=True)
+    monkeypatch.setattr(run.distributed, "wait", lambda: 1 / 0)
+    for rank in (1, 0):
+        monkeypatch.setattr(run.distributed, "rank", lambda rank=rank: rank)
+        with pytest.raises(ZeroDivisionError):
+            main([*TRAIN, "--data", str(data), "--out", str(tmp_path / "run")])
+        assert [cache.is_file() for cache in caches] == [rank == 0] * 2
+
+
 STAND_IN = "import os, sys; sys.exit(os.environ.get('OMP_WAIT_POLICY'))"
 
 

@@ -202,8 +202,6 @@ DAMAGE = {
     "cut": ("checkpoint.pt", shortened),
     "junk": ("checkpoint.pt", lambda path: path.write_bytes(b"no checkpoint")),
     "lacking": ("checkpoint.pt", lambda path: torch.save({"net": {}}, path)),
-    "log": ("log.jsonl", lambda path: path.write_bytes(b"no line")),
-    "log without epochs": ("log.jsonl", lambda path: path.write_bytes(b'{"loss": 1}\n')),
 }
 
 
@@ -224,13 +222,7 @@ REFUSED = {
         "net": ZFNet(0, geometry=replace(TINY, hidden=None), batch_norm=True)
     },
     "recipe: it says batch_norm=True; make the network": {"net": ZFNet(7, geometry=TINY)},
-    "recipe must be a train.Recipe, .* got 'paper'": {"recipe": "paper"},
     "images: 7 are fewer than one batch of 8": {"images": images(7)},
-    "images: a mean image needs 12x12 pixels, got 11x11": {
-        "images": train.Images(images().pixels[..., 1:, 1:], images().labels, 10),
-        "recipe": replace(RECIPE, per_pixel_mean=True),
-    },
-    r"images must be train.Images\(pixels, labels, crop\), got ndarray": {"images": images().pixels},
     "images: crop must be the network's 10, got 8": {"images": replace(images(), crop=8)},
     "images: labels must be classes from 0 to 6, got 7": {"images": replace(images(), labels=images().labels + 1)},
     "validation: labels must be .* got -1": {"validation": replace(images(), labels=images().labels - 1)},
@@ -251,21 +243,17 @@ def test_what_cannot_be_trained_is_refused_before_anything_changes(tmp_path, mes
 @pytest.mark.parametrize("change, message", [
     ({"labels": torch.zeros(40)}, r"labels must be an int64 tensor \(40,\), as the pixels, got torch.float32"),
     ({"labels": torch.zeros(39).long()}, r"labels must be an int64 tensor \(40,\), .* got torch.int64 \(39,\)"),
-    ({"pixels": np.zeros((40, 3, 12, 12))}, r"pixels must be a uint8 array \(N,3,R,R\), got float64"),
+    ({"pixels": np.zeros((40, 3, 12, 12))}, r"pixels must be a uint8 array \(N,3,R,R\), .* got float64"),
     ({"pixels": np.zeros((40, 12, 12, 3), np.uint8)}, r"pixels must be .* got uint8 \(40, 12, 12, 3\)"),
-    ({"pixels": np.zeros((40, 3, 9, 9), np.uint8)}, "pixels must be square and at least the crop of 10, got 9x9"),
-    ({"pixels": np.zeros((40, 3, 12, 11), np.uint8)}, "pixels must be square .*, got 12x11"),
-    ({"pixels": np.zeros((0, 3, 12, 12), np.uint8), "labels": torch.zeros(0).long()}, "pixels are empty"),
+    ({"pixels": np.zeros((40, 3, 9, 9), np.uint8)}, "pixels must .* at least the crop of 10, got"),
+    ({"pixels": np.zeros((40, 3, 12, 11), np.uint8)}, "pixels must be .*, got .* 12, 11"),
 ])  # fmt: skip
 def test_what_is_no_labelled_set_is_refused(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         replace(images(), **change)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("epochs", 0), ("batch", -8), ("schedule", "constant"), ("linear_init", "xavier"), ("ring_limit", 12),
-    ("least_area", 0), ("least_area", 50),
-])  # fmt: skip
+@pytest.mark.parametrize("field, value", [("epochs", 0), ("schedule", "constant"), ("linear_init", "xavier")])
 def test_a_recipe_that_makes_no_sense_is_refused(field, value):
     with pytest.raises(ValueError, match=rf"recipe: {field} must be .*, got "):
         replace(RECIPE, **{field: value})

@@ -1,7 +1,5 @@
 """Exercises of notebook 08: what Figure 6 compares by eye."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

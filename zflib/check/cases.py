@@ -1,7 +1,5 @@
 """What an exercise tries its target and an attempt on: the same arguments every time, in fresh tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -16,11 +14,6 @@ def case(*args, **kwargs) -> tuple[tuple, dict]:
 def seeded(seed: int) -> Callable:
     """Decorates `make(generator)`, which yields cases: a function that lists them, the same ones at every call."""
     return lambda make: lambda: list(make(torch.Generator().manual_seed(seed)))
-
-
-def no_arguments() -> list[tuple[tuple, dict]]:
-    """For an exercise whose answer is a guess and not code."""
-    return [case()]
 
 
 def randomised(net: nn.Module, generator: torch.Generator, *, std: float = 1.0) -> nn.Module:

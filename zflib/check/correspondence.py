@@ -1,7 +1,5 @@
 """Exercises of notebook 11: cover a part, score how alike the changes are, and what the score would be by chance."""
 
-from __future__ import annotations
-
 import torch
 
 from ..experiments import occluders
@@ -29,11 +27,9 @@ def _wrongly(change):
     return lambda images, boxes: _mask_part(images, torch.tensor([change(*box) for box in boxes.tolist()]))
 
 
-def _from_next(images, boxes):
-    covered = images.clone()
-    for image, other, (top, left, bottom, right) in zip(covered, images.roll(-1, 0), boxes.tolist()):
-        image[:, top:bottom, left:right] = other[:, top:bottom, left:right]
-    return covered
+def _parts(images, boxes):
+    """The rectangles alone, 0 around them."""
+    return images - _mask_part(images, boxes)
 
 
 mask_part = Exercise(
@@ -47,8 +43,9 @@ mask_part = Exercise(
             _wrongly(lambda top, left, bottom, right: (left, top, right, bottom)),
         "one row and one column too many: bottom and right lie outside already":
             _wrongly(lambda top, left, bottom, right: (top, left, bottom + 1, right + 1)),
-        "another image shines through: the rectangle holds the next image's pixels, not grey": _from_next,
-        "this covers all but the part; cover the part": lambda images, boxes: images - _mask_part(images, boxes),
+        "another image shines through: the rectangle holds the next image's pixels, not grey":
+            lambda images, boxes: _mask_part(images, boxes) + _parts(images.roll(-1, 0), boxes),
+        "this covers all but the part; cover the part": _parts,
     },
 )  # fmt: skip
 

@@ -1,8 +1,5 @@
 """Exercises of notebook 04: the deconvnet put together."""
 
-from __future__ import annotations
-
-import itertools
 from collections import namedtuple
 from collections.abc import Callable
 
@@ -14,6 +11,52 @@ from .. import deconv, models
 from ..models.response_norm import ResponseNorm
 from .cases import case, randomised, seeded
 from .verdict import Exercise
+
+# The notebook's own functions, so that a solution reads as the notebook does.
+Step = namedtuple("Step", "module before after switches")
+
+
+def climb(net, image, layer=None):
+    """The activations of `layer` (default: of the last one) and the steps on the way up to it."""
+    steps, maps = [], image
+    for name, module in net.named_children():
+        before, switches = maps, None
+        if isinstance(module, nn.MaxPool2d):
+            maps, switches = F.max_pool2d(before, 3, 2, ceil_mode=True, return_indices=True)
+        else:
+            maps = module(before)
+        steps.append(Step(module, before, maps, switches))
+        if layer and name == net.layer_path(layer):
+            break
+    return maps, steps
+
+
+RULES = {
+    nn.Conv2d: lambda signal, step: deconv.transposed_filter(signal, step.module, size=step.before.shape[-2:]),
+    nn.ReLU: lambda signal, step: deconv.rectify(signal),
+    nn.MaxPool2d: lambda signal, step: deconv.unpool(signal, step.switches, size=step.before.shape[-2:]),
+    ResponseNorm: lambda signal, step: signal,
+}
+
+
+def descend(signal, steps, rules=RULES):
+    """The signal at the last step, brought down through all of them."""
+    for step in reversed(steps):
+        signal = rules[type(step.module)](signal, step)
+    return signal
+
+
+def whole_channel(activations, channel):
+    """Zeros but for one channel."""
+    seed = torch.zeros_like(activations)
+    seed[:, channel] = activations[:, channel]
+    return seed
+
+
+def seed_of(activations, channel):
+    """Zeros but for the strongest activation of one channel."""
+    seed = whole_channel(activations, channel)
+    return seed * (seed == seed.amax())
 
 
 @seeded(9)
@@ -34,44 +77,41 @@ def _block_answer(signal, block, image):
     return deconv.transposed_filter(deconv.rectify(unpooled), conv, size=image.shape[-2:])
 
 
-def _at_relu(rule: Callable) -> Callable:
-    """The same with another `rule(signal, conv, maps)` at the ReLU."""
-
-    def down(signal, block, image):
-        conv, maps = block[0], block[:2](image)
-        _, switches = F.max_pool2d(maps, 3, 2, ceil_mode=True, return_indices=True)
-        unpooled = deconv.unpool(signal, switches, size=maps.shape[-2:])
-        return deconv.transposed_filter(rule(unpooled, conv, maps), conv, size=image.shape[-2:])
-
-    return down
+def _block_with(rules: dict[type, Callable]) -> Callable:
+    """The same with other rules for some of the block's modules."""
+    return lambda signal, block, image: descend(signal, climb(block, image)[1], RULES | rules)
 
 
-def _through_norm(signal, block, image):
-    pooled = block[:3](image).requires_grad_()
-    (through,) = torch.autograd.grad(block[3](pooled), pooled, signal)
-    return _block_answer(through, block, image)
+_UNCHANGED = {nn.ReLU: lambda signal, step: signal}
+_GRADIENT = {nn.ReLU: lambda signal, step: signal * (step.after > 0)}
 
 
-def _without_switches(signal, block, image):
-    maps = F.interpolate(signal, block[0](image).shape[-2:])
-    return deconv.transposed_filter(deconv.rectify(maps), block[0], size=image.shape[-2:])
+def _add_bias_first(signal, step):
+    return RULES[nn.Conv2d](deconv.rectify(signal + step.module.bias[:, None, None]), step)
+
+
+def _differentiate(signal, step):
+    before = step.before.detach().requires_grad_()
+    return torch.autograd.grad(step.module(before), before, signal)[0]
 
 
 block_down = Exercise(
     "block_down", _block_answer, _blocks,
     mistakes={
         "the ReLU is missing: negative values of the reconstruction become 0":
-            _at_relu(lambda signal, conv, maps: signal),
+            _block_with(_UNCHANGED),
         "this ReLU lets through what the forward ReLU let through: that is the gradient; clamp the reconstruction":
-            _at_relu(lambda signal, conv, maps: signal * (maps > 0)),
+            _block_with(_GRADIENT),
         "two masks at the ReLU: that is guided backprop; clamp the reconstruction and nothing else":
-            _at_relu(lambda signal, conv, maps: signal.clamp(min=0) * (maps > 0)),
+            _block_with({nn.ReLU: lambda signal, step: signal.clamp(min=0) * (step.after > 0)}),
         "the forward bias was added on the way down; the way down has none":
-            _at_relu(lambda signal, conv, maps: (signal + conv.bias[:, None, None]).clamp(min=0)),
-        "the response normalisation was differentiated; on the way down it is skipped": _through_norm,
+            _block_with(_UNCHANGED | {nn.Conv2d: _add_bias_first}),
+        "the response normalisation was differentiated; on the way down it is skipped":
+            _block_with({ResponseNorm: _differentiate}),
         "the signal was normalised once more; on the way down nothing is normalised":
-            lambda signal, block, image: _block_answer(block[3](signal), block, image),
-        "no switches: every place of a window got the value; only the place that won gets it": _without_switches,
+            _block_with({ResponseNorm: lambda signal, step: step.module(signal)}),
+        "no switches: every place of a window got the value; only the place that won gets it":
+            _block_with({nn.MaxPool2d: lambda signal, step: F.interpolate(signal, step.before.shape[-2:])}),
     },
 )  # fmt: skip
 
@@ -88,88 +128,26 @@ def _small_net() -> tuple[models.ZFNet, torch.Tensor]:
     return net, torch.randn(2, 3, 24, 24, generator=generator)
 
 
-# The notebook's own functions, so that a solution reads as the notebook does.
-Step = namedtuple("Step", "module before after switches")
-
-
-def climb(net, image, layer):
-    """The activations of `layer` and the steps on the way up to it."""
-    steps, maps = [], image
-    for name, module in net.named_children():
-        before, switches = maps, None
-        if isinstance(module, nn.MaxPool2d):
-            maps, switches = F.max_pool2d(before, 3, 2, ceil_mode=True, return_indices=True)
-        else:
-            maps = module(before)
-        steps.append(Step(module, before, maps, switches))
-        if name == net.layer_path(layer):
-            return maps, steps
-    raise ValueError(f"layer {layer!r} is not in this network")
-
-
-RULES = {
-    nn.Conv2d: lambda signal, step: deconv.transposed_filter(signal, step.module, size=step.before.shape[-2:]),
-    nn.ReLU: lambda signal, step: deconv.rectify(signal),
-    nn.MaxPool2d: lambda signal, step: deconv.unpool(signal, step.switches, size=step.before.shape[-2:]),
-    ResponseNorm: lambda signal, step: signal,
-}
-
-
-def descend(signal, steps, rules=RULES):
-    """The signal at the last step, brought down through all of them."""
-    for step in reversed(steps):
-        signal = rules[type(step.module)](signal, step)
-    return signal
-
-
 def _project_answer(net, image, layer, channel):
     """(1,3,H,W): the strongest activation of one channel, projected down to pixels."""
     activations, steps = climb(net, image, layer)
-    seed = torch.zeros_like(activations)
-    seed[:, channel] = activations[:, channel]
-    seed[seed < seed.amax()] = 0  # one activation, not the channel
+    seed = seed_of(activations, channel)  # one activation, not the channel
     return descend(seed, steps)  # clamped at every ReLU, added where windows overlap
 
 
-_BUGS = {
-    "seed": "the whole channel is the seed; keep its strongest activation alone",
-    "relu": "the ReLU asks the forward maps: that is the gradient; clamp the reconstruction",
-    "pool": "max_unpool2d overwrites where windows overlap; add",
-}
-_BUGGY_RULES = {
-    "seed": {},
-    "relu": {nn.ReLU: lambda signal, step: signal * (step.after > 0)},
-    "pool": {
-        nn.MaxPool2d: lambda signal, step: F.max_unpool2d(
-            signal, step.switches, 3, 2, output_size=step.before.shape[-2:]
-        )
-    },
-}
-
-
-def _buggy(bugs: tuple[str, ...]) -> Callable:
-    """`_project_answer` with some of its exercise's bugs still in it."""
-    rules = dict(RULES)
-    for bug in bugs:
-        rules |= _BUGGY_RULES[bug]
+def _project_with(rules: dict[type, Callable], seed: Callable = seed_of) -> Callable:
+    """The same with other rules for some modules, or another seed: the exercise's bugs."""
 
     def project(net, image, layer, channel):
         activations, steps = climb(net, image, layer)
-        seed = torch.zeros_like(activations)
-        seed[:, channel] = activations[:, channel]
-        return descend(seed if "seed" in bugs else seed * (seed == seed.amax()), steps, rules)
+        return descend(seed(activations, channel), steps, RULES | rules)
 
     return project
 
 
-def _left(bugs: tuple[str, ...]) -> str:
-    """What is said about the bugs that are left: the last one by name, of more the number and where to begin."""
-    places = {"seed": "the seed", "relu": "the ReLU", "pool": "the pool"}
-    right = [place for bug, place in places.items() if bug not in bugs]
-    if len(bugs) == 1:
-        return _BUGS[bugs[0]]
-    done = f"{right[0]} is right, " if right else ""
-    return f"{len(bugs)} mistakes; {done}the first one is at {places[bugs[0]]}"
+_OVERWRITTEN = {
+    nn.MaxPool2d: lambda signal, step: F.max_unpool2d(signal, step.switches, 3, 2, output_size=step.before.shape[-2:])
+}
 
 
 def _projections():
@@ -186,8 +164,13 @@ project = Exercise(
     "project", _projection, _projections, source=_project_answer,
     success="all three bugs are gone; the same numbers as Deconvnet.project",
     mistakes={
-        _left(bugs): _buggy(bugs)
-        for count in (1, 2, 3) for bugs in itertools.combinations(_BUGS, count)
+        "the whole channel is the seed; keep its strongest activation alone": _project_with({}, whole_channel),
+        "the ReLU asks the forward maps: that is the gradient; clamp the reconstruction": _project_with(_GRADIENT),
+        "max_unpool2d overwrites where windows overlap; add": _project_with(_OVERWRITTEN),
+        "2 mistakes; the pool is right, the first one is at the seed": _project_with(_GRADIENT, whole_channel),
+        "2 mistakes; the ReLU is right, the first one is at the seed": _project_with(_OVERWRITTEN, whole_channel),
+        "2 mistakes; the seed is right, the first one is at the ReLU": _project_with(_GRADIENT | _OVERWRITTEN),
+        "3 mistakes; the first one is at the seed": _project_with(_GRADIENT | _OVERWRITTEN, whole_channel),
     },
 )  # fmt: skip
 
@@ -203,10 +186,8 @@ def _swap_answer(net, image, other, layer, channel):
     """(1,3,H,W): the strongest activation of `image` in one channel, brought down with the switches of `other`."""
     activations, steps = climb(net, image, layer)
     _, others = climb(net, other, layer)
-    seed = torch.zeros_like(activations)
-    seed[:, channel] = activations[:, channel]
-    seed[seed < seed.amax()] = 0
-    return descend(seed, [step._replace(switches=foreign.switches) for step, foreign in zip(steps, others)])
+    mixed = [step._replace(switches=other.switches) for step, other in zip(steps, others)]
+    return descend(seed_of(activations, channel), mixed)
 
 
 swap_switches = Exercise(

@@ -1,7 +1,5 @@
 """Exercises of notebook 07: a channel's strongest image, when another takes over, how near a filter is to its end."""
 
-from __future__ import annotations
-
 import torch
 
 from ..studies import evolution

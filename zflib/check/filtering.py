@@ -1,7 +1,5 @@
 """Exercises of notebook 03: the filter, transposed."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional as F
 
@@ -50,9 +48,8 @@ transposed_filter = Exercise(
 )  # fmt: skip
 
 
-def _geometries():
-    table = ((224, 7, 2, 1), (223, 7, 2, 1), (56, 7, 2, 3), (224, 11, 4, 2), (30, 5, 3, 1), (14, 3, 1, 1))
-    return [case(size, kernel=kernel, stride=stride, padding=padding) for size, kernel, stride, padding in table]
+#: size, kernel, stride, padding
+_GEOMETRIES = ((224, 7, 2, 1), (223, 7, 2, 1), (56, 7, 2, 3), (224, 11, 4, 2), (30, 5, 3, 1), (14, 3, 1, 1))
 
 
 def _missing_rows(size, *, kernel, stride, padding):
@@ -61,7 +58,9 @@ def _missing_rows(size, *, kernel, stride, padding):
 
 
 missing_rows = Exercise(
-    "missing_rows", _missing_rows, _geometries, success="the right size for every geometry",
+    "missing_rows", _missing_rows,
+    lambda: [case(size, kernel=k, stride=s, padding=p) for size, k, s, p in _GEOMETRIES],
+    success="the right size for every geometry",
     mistakes={
         "0 is right only where the stride divides exactly; 224 and 223 cannot both be": lambda size, **geometry: 0,
         "one row is missing at stride 2, not at every stride": lambda size, kernel, stride, padding: int(stride > 1),

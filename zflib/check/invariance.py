@@ -1,7 +1,5 @@
 """Exercises of notebook 10: move a picture, measure how far its features go, when a unit fires, and is it invariant?"""
 
-from __future__ import annotations
-
 import torch
 
 from ..studies import firing_rates

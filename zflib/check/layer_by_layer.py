@@ -1,7 +1,5 @@
 """Exercises of notebook 06: Figure 2, layer by layer."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -28,16 +26,11 @@ def _maps(generator):
         yield case(maps, k)
 
 
-def _positions_of_one_image(maps, k):
-    flat = maps.transpose(0, 1).flatten(1)  # (C, N*h*w)
-    return flat.topk(k, dim=1).indices // maps[0, 0].numel()
-
-
 top_images = Exercise(
     "top_images", strongest_images, _maps,
     mistakes={
         "one image is there several times, with several of its positions; let each image count once":
-            _positions_of_one_image,
+            lambda maps, k: maps.transpose(0, 1).flatten(1).topk(k, dim=1).indices // maps[0, 0].numel(),
         "you compared the means of the maps; an image counts by its strongest position":
             lambda maps, k: maps.flatten(2).mean(dim=2).topk(k, dim=0).indices.T,
         "these are the strongest channels of each image; wanted are the strongest images of each channel":
@@ -60,13 +53,12 @@ def trace_back(position, layers) -> torch.Tensor:
     return torch.tensor([top, left, bottom, right])
 
 
-def _stacks():
-    ours = [(7, 2, 3), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1)]  # conv1, pool1, conv2, pool2, conv3 of zfnet56
-    return [case((2, 5), ours), case((0, 3), [(5, 3, 1), (3, 2, 1)]), case((4, 1), [(4, 2, 1), (3, 1, 1)])]
+_STACK = [(7, 2, 3), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1)]  # conv1, pool1, conv2, pool2, conv3 of zfnet56
 
 
 field_box = Exercise(
-    "field_box", trace_back, _stacks,
+    "field_box", trace_back,
+    lambda: [case((2, 5), _STACK), case((0, 3), [(5, 3, 1), (3, 2, 1)]), case((4, 1), [(4, 2, 1), (3, 1, 1)])],
     mistakes={
         "the padding is forgotten: each layer moves the box up and left by its padding":
             lambda position, layers: trace_back(position, [(kernel, stride, 0) for kernel, stride, _ in layers]),
@@ -83,10 +75,8 @@ field_box = Exercise(
 )  # fmt: skip
 
 
-def _nines():
-    nines = [[4, 4, 7, 4, 2, 7, 4, 1, 0], [3, 5, 5, 5, 5, 5, 5, 9, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8]]
-    fours = [[8, 8, 8, 8], [2, 6, 2, 6], [1, 9, 9, 9]]
-    return [case(torch.tensor(nines)), case(torch.tensor(fours))]
+_NINES = [[4, 4, 7, 4, 2, 7, 4, 1, 0], [3, 5, 5, 5, 5, 5, 5, 9, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8]]
+_FOURS = [[8, 8, 8, 8], [2, 6, 2, 6], [1, 9, 9, 9]]
 
 
 def _counts(labels):
@@ -94,7 +84,7 @@ def _counts(labels):
 
 
 purity = Exercise(
-    "purity", gallery.purity, _nines,
+    "purity", gallery.purity, lambda: [case(torch.tensor(_NINES)), case(torch.tensor(_FOURS))],
     mistakes={
         "these are numbers of images; a share is the number divided by k": _counts,
         "you counted the class of the strongest image; wanted is the most common class":
@@ -119,16 +109,6 @@ def _pictures(generator):
         yield case(pictures)
 
 
-def mean_cosine(pictures: torch.Tensor) -> torch.Tensor:
-    """() mean cosine over all pairs of different pictures (k,3,h,w), each less its own mean."""
-    flat = pictures.flatten(1)
-    flat = flat - flat.mean(dim=1, keepdim=True)  # brightness does not count
-    flat = flat / flat.norm(dim=1, keepdim=True)  # nor does contrast
-    table = flat @ flat.T  # (k,k)
-    k = len(flat)
-    return (table.sum() - table.trace()) / (k * (k - 1))
-
-
 def _products(pictures, *, centre=True, divide=True):
     """() the mean product over the pairs, the pictures centred or not, divided by their norms or not."""
     flat = pictures.flatten(1)
@@ -139,10 +119,10 @@ def _products(pictures, *, centre=True, divide=True):
 
 
 agreement = Exercise(
-    "agreement", mean_cosine, _pictures,
+    "agreement", gallery.mean_correlation, _pictures,
     mistakes={
         "each picture was compared with itself as well, which always gives 1; leave out the diagonal":
-            lambda pictures: (mean_cosine(pictures) * (len(pictures) - 1) + 1) / len(pictures),
+            lambda pictures: (gallery.mean_correlation(pictures) * (len(pictures) - 1) + 1) / len(pictures),
         "the pictures were not centred: two bright pictures agree whatever they show; take off each one's mean":
             partial(_products, centre=False),
         "the products were not divided by the pictures' norms; a cosine does not depend on contrast":

@@ -1,7 +1,5 @@
 """Exercises of notebook 09: the loop, from squares to pixels, the network that looks elsewhere, the finest stride."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -88,24 +86,12 @@ def _squares(generator):
         yield case(drop, corners, size, shape)
 
 
-def _painted(drop, corners, size, shape, *, add=True) -> torch.Tensor:
-    pixels = torch.zeros(shape)
+def _painted(drop, corners, size, shape, *, write=torch.add, empty=0.0) -> torch.Tensor:
+    """(H,W): square after square, its pixels become `write(pixels, drop)`."""
+    pixels = torch.full(shape, empty)
     for value, (top, left) in zip(drop.flatten(), corners.flatten(0, 1).tolist()):
         part = pixels[top : top + size, left : left + size]
-        part.copy_(part + value if add else value.expand_as(part))
-    return pixels
-
-
-def _strongest(drop, corners, size, shape):
-    pixels = torch.full(shape, -torch.inf)
-    for value, (top, left) in zip(drop.flatten(), corners.flatten(0, 1).tolist()):
-        pixels[top : top + size, left : left + size].clamp_(min=value)
-    return pixels
-
-
-def _corners_only(drop, corners, size, shape):
-    pixels = torch.zeros(shape)
-    pixels[corners[..., 0], corners[..., 1]] = drop
+        part.copy_(write(part, value))
     return pixels
 
 
@@ -115,11 +101,13 @@ pixel_means = Exercise(
     mistakes={
         "these are sums: pixels in the middle lie under more squares; divide by how many cover each": _painted,
         "the last square that covers a pixel decides; add the squares up, and count them":
-            partial(_painted, add=False),
+            partial(_painted, write=lambda part, value: value),
         "every pixel was divided by the number of all squares; divide by those that cover it":
             lambda drop, *rest: _painted(drop, *rest) / drop.numel(),
-        "each pixel has the largest drop of its squares; captum takes the mean": _strongest,
-        "only the top left pixel of each square got its drop; a square is size x size pixels": _corners_only,
+        "each pixel has the largest drop of its squares; captum takes the mean":
+            partial(_painted, write=torch.maximum, empty=-torch.inf),
+        "only the top left pixel of each square got its drop; a square is size x size pixels":
+            lambda drop, corners, size, shape: _painted(drop, corners, 1, shape),
     },
     source=localisation.to_pixels,
     success="the same numbers as captum's Occlusion",
@@ -217,9 +205,7 @@ def stride_within(side: int, size: int, budget: int) -> int:
     return stride
 
 
-def _budgets():
-    given = [(56, 14, 225), (224, 56, 400), (56, 20, 49), (64, 8, 100), (30, 9, 64), (56, 21, 100)]
-    return [case(*numbers) for numbers in given]
+_BUDGETS = [(56, 14, 225), (224, 56, 400), (56, 20, 49), (64, 8, 100), (30, 9, 64), (56, 21, 100)]
 
 
 def _first(budget: int, passes) -> int:
@@ -227,7 +213,7 @@ def _first(budget: int, passes) -> int:
 
 
 finest_stride = Exercise(
-    "finest_stride", stride_within, _budgets,
+    "finest_stride", stride_within, lambda: [case(*given) for given in _BUDGETS],
     mistakes={
         "this counts steps, not positions: n steps have n + 1 positions":
             lambda side, size, budget: _first(budget, lambda s: ((side - size) // s) ** 2),

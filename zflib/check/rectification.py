@@ -1,11 +1,9 @@
 """Exercises of notebook 02: rectification, and the rules that are mistaken for it."""
 
-from __future__ import annotations
-
 import torch
 
 from .. import deconv
-from .cases import case, no_arguments, seeded
+from .cases import case, seeded
 from .verdict import Exercise
 
 
@@ -75,7 +73,7 @@ def rules_of_the_hooks() -> torch.Tensor:
 
 
 which_rule = Exercise(
-    "which_rule", rules_of_the_hooks, no_arguments,
+    "which_rule", rules_of_the_hooks, lambda: [case()],
     mistakes={
         "hook_a is not the deconvnet: grad_in has already been masked by the forward ReLU, so clamping it is guided":
             lambda: [1, 1, 0],

@@ -1,7 +1,5 @@
 """Exercises of notebook 00: one activation of one map."""
 
-from __future__ import annotations
-
 import torch
 
 from .cases import case, seeded
@@ -34,16 +32,6 @@ def _single_activation(maps, channel, row, column):
     return alone
 
 
-def _whole_channel(maps, channel, row, column):
-    return maps * (torch.arange(len(maps)) == channel)[:, None, None]
-
-
-def _every_channel(maps, channel, row, column):
-    alone = torch.zeros_like(maps)
-    alone[:, row, column] = maps[:, row, column]
-    return alone
-
-
 strongest_position = Exercise(
     "strongest_position", _strongest_position, _a_map,
     mistakes={
@@ -56,8 +44,10 @@ strongest_position = Exercise(
 single_activation = Exercise(
     "single_activation", _single_activation, _some_maps,
     mistakes={
-        "the whole channel is left; one activation of it is wanted": _whole_channel,
-        "this position is left in every channel; only one channel is wanted": _every_channel,
+        "the whole channel is left; one activation of it is wanted":
+            lambda maps, channel, row, column: _single_activation(maps, channel, slice(None), slice(None)),
+        "this position is left in every channel; only one channel is wanted":
+            lambda maps, channel, row, column: _single_activation(maps, slice(None), row, column),
         "the place is right, but its value became 1; keep the activation's own value":
             lambda *args: _single_activation(*args).sign(),
     },

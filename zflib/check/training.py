@@ -1,7 +1,5 @@
 """Exercises of notebook 05: crops and their vote, dropout, renormalised filters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -60,14 +58,11 @@ def _scores(generator):
     yield case(torch.randn(3, 10, 5, generator=generator))
 
 
-def _majority(scores):
-    return torch.nn.functional.one_hot(scores.argmax(dim=-1), scores.shape[-1]).float().mean(dim=1)
-
-
 vote = Exercise(
     "vote", mean_of_probabilities, _scores,
     mistakes={
-        "each crop gave one whole vote to its first class; it should give its probabilities": _majority,
+        "each crop gave one whole vote to its first class; it should give its probabilities":
+            lambda scores: nn.functional.one_hot(scores.argmax(dim=-1), scores.shape[-1]).float().mean(dim=1),
         "the scores were averaged before the softmax; average the probabilities":
             lambda scores: scores.mean(dim=1).softmax(dim=-1),
         "these are mean scores, not probabilities; a softmax is missing": lambda scores: scores.mean(dim=1),

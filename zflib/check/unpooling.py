@@ -1,14 +1,12 @@
 """Exercises of notebook 01: unpooling with switches."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
 from torch.nn import functional as F
 
 from .. import deconv
-from .cases import case, no_arguments, seeded
+from .cases import case, seeded
 from .verdict import Exercise
 
 
@@ -48,7 +46,7 @@ def centre_peak_values() -> torch.Tensor:
 
 
 centre_peak = Exercise(
-    "centre_peak", centre_peak_values, no_arguments,
+    "centre_peak", centre_peak_values, lambda: [case()],
     mistakes={
         'under "sum" every window adds its value to the place that won: 1 + 2 + 3 + 4': lambda: [4, 4, 4],
         '"last" keeps what is written last in reading order (bottom right), not the first': lambda: [10, 4, 1],

@@ -1,7 +1,5 @@
 """Verdicts for exercises: not attempted, wrong because of a named mistake, or right; and a picture of it."""
 
-from __future__ import annotations
-
 import base64
 import html
 import inspect
@@ -120,7 +118,7 @@ def _misfit(answer, target) -> str | None:
 def _distance(answer, target) -> float:
     """Largest difference, relative to the target's largest value."""
     got, wanted = _tensor(answer), _tensor(target)
-    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if wanted.numel() else 0.0
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
 
 
 def _plane(value) -> np.ndarray:

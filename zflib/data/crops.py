@@ -1,7 +1,5 @@
 """Images become squares of pixels: resized, stacked, and cropped once or ten times (section 3)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral

@@ -1,7 +1,5 @@
 """Anything that shows an image (a file, a PIL image, an array, a tensor) becomes one upright RGB image."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,25 +30,23 @@ def open_image(source, *, name: str = "source") -> Image.Image:
     raise TypeError(f"{name} must be {_KINDS}, got {type(source).__name__}")
 
 
-def folder(path, *, recursive: bool = True) -> list[Path]:
+def folder(path) -> list[Path]:
     """The image files in a folder of yours and below it, sorted; hidden ones are skipped, no image is a ValueError.
 
     Links are followed, each folder is read once; a link to no file is listed, and who opens it learns that.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a folder's path, got {type(path).__name__}")
     root = Path(path).expanduser()
     if not root.exists():
         raise FileNotFoundError(f"path {str(path)!r} does not exist; give the folder that holds your images")
     if not root.is_dir():
         raise ValueError(f"path {str(path)!r} is a file, not a folder; open it with data.open_image")
-    found = [file for file in _files(root, recursive) if file.suffix.lower() in _ENDINGS]
+    found = [file for file in _files(root) if file.suffix.lower() in _ENDINGS]
     if not found:
         raise ValueError(f"path {str(path)!r} holds no images; put files like .jpg, .png or .webp there")
     return sorted(found)
 
 
-def _files(root: Path, recursive: bool) -> Iterator[Path]:
+def _files(root: Path) -> Iterator[Path]:
     """The files in a folder, those behind links too, each folder once; a link to nothing counts as a file."""
     seen, folders, links = set(), [root], []
     while folders or links:
@@ -61,7 +57,7 @@ def _files(root: Path, recursive: bool) -> Iterator[Path]:
         for entry in sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
             if not entry.is_dir():
                 yield from [entry] if entry.is_file() or not entry.exists() else []
-            elif recursive:
+            else:
                 (links if entry.is_symlink() else folders).append(entry)
 
 
@@ -141,6 +137,4 @@ def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
     if len(shape) != 2 and (len(shape) != 3 or shape[2] not in (3, 4)):
         fix = "; turn it with .transpose(1, 2, 0)" if len(shape) == 3 and shape[0] == 3 else ""
         raise ValueError(f"{name} must be an array (H,W,3), (H,W,4) or (H,W), got shape {shape}{fix}")
-    if 0 in shape:
-        raise ValueError(f"{name} must have pixels, got {shape[1]}x{shape[0]}; check how it was cropped")
     return _upright(Image.fromarray(np.ascontiguousarray(pixels)), name)

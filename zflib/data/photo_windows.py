@@ -1,7 +1,5 @@
 """A few photographs as thousands of images: square windows at several scales, and where each was cut from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,14 +47,11 @@ def windows(
     """Every window of `sizes` pixels that fits into the pictures, at steps of `stride` of its size, as Windows.
 
     `pictures`: name -> image as `data.open_image` takes it; default: the shipped photographs. A window becomes
-    `side` pixels wide (what a network's geometry.resize says). Bad sizes or a stride outside 0 to 1: ValueError.
+    `side` pixels wide (what a network's geometry.resize says). Sizes that fit into none of them: ValueError.
     """
     named = {name: photo(name) for name in SHOWN if name in photo_names()} if pictures is None else pictures
     if not isinstance(named, Mapping) or not named:
         raise ValueError(f"pictures must be a dict name -> image with at least one, got {type(named).__name__}")
-    if min((*sizes, side)) < 8 or not sizes or not 0 < stride <= 1:
-        wanted = "sizes and side must be at least 8 pixels, and stride must be a share above 0 and at most 1"
-        raise ValueError(f"{wanted}, got {sizes!r}, {side!r} and {stride!r}")
     pixels, owners, boxes = [], [], []
     for owner, (name, source) in enumerate(named.items()):
         picture = open_image(source, name=str(name))

@@ -1,7 +1,5 @@
 """Real photographs that come inside scikit-image, scikit-learn and matplotlib: no download, no network."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,7 +60,7 @@ def credit(name: str) -> str:
 
 
 def _entry(name: str) -> tuple[str, str, str, str]:
-    if not isinstance(name, str) or name not in _PHOTOS:
+    if name not in _PHOTOS:
         raise ValueError(f"name {name!r} is not a photograph; choose one of {', '.join(photo_names() or _PHOTOS)}")
     return _PHOTOS[name]
 

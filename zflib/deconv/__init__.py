@@ -1,4 +1,7 @@
-"""The heart: unpool, rectify and filter with the transpose, from one activation down to the pixels (section 2.1)."""
+"""The heart: unpool, rectify and filter with the transpose, from one activation down to the pixels (section 2.1).
+
+Read operations.py first, then rules.py and deconvnet.py; _receptive_window.py is only about speed.
+"""
 
 from ..record import Unsupported
 from .deconvnet import Deconvnet, strongest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -9,17 +10,17 @@ import torch
 from torch.nn import functional as F
 
 from ..record import Tape
-from ..record.steps import Filter, Pass, Pool, Rectify, Scale, Step
-from .rules import Rules
+from ..record.steps import Add, Cat, Filter, Pass, Pool, Rectify, Scale, Step
+from .rules import Rules, walk
 
-LOCAL = (Filter, Rectify, Pool, Scale, Pass)
-FLOATS = 2**23  # of the largest map in one chunk: 32 MB
+LOCAL = (Filter, Rectify, Pool, Scale, Pass, Add, Cat)
+FLOATS = 2**22  # of the largest map or window in one chunk: 16 MB
 ALL = slice(None)  # signal b belongs to image b
 
 
 @dataclass
 class Seeds:
-    """B single activations: their values, the image each belongs to, channel, and (row, column)."""
+    """B single activations: values (B,), the image each belongs to (B,), channels (B,), rows and columns (B,2)."""
 
     values: torch.Tensor
     owners: torch.Tensor
@@ -47,21 +48,21 @@ def _index(tape: Tape, rows, channels, positions) -> tuple[torch.Tensor, ...]:
 
 
 @dataclass
-class Window:
+class Cutout:
     """(B,C,h,w) values of maps that are 0 elsewhere; `top` and `left` (B,) may lie outside the map."""
 
     values: torch.Tensor
     top: torch.Tensor
     left: torch.Tensor
 
-    def fit(self, height: int, width: int) -> Window:
+    def fit(self, height: int, width: int) -> Cutout:
         """Only what lies on the H x W map: what fell on its padding is dropped, and no window sticks out."""
         top, rows = _inside(self.top, self.values.shape[-2], height)
         left, columns = _inside(self.left, self.values.shape[-1], width)
         if (rows, columns) == self.values.shape[-2:] and torch.equal(top, self.top) and torch.equal(left, self.left):
             return self
         values = self.values.new_zeros(*self.values.shape[:2], rows, columns)
-        return Window(self.copy_to(values, top, left), top, left)
+        return Cutout(self.copy_to(values, top, left), top, left)
 
     def cut(self, maps: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
         """(B,C',h,w): the same windows of (N,C',H,W) maps, window b from maps[owners[b]]."""
@@ -77,6 +78,22 @@ class Window:
                 out[:, t:b, l:r] = values[:, t - y : b - y, l - x : r - x]
         return maps
 
+    def around(self, top: torch.Tensor, left: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """(B,C,height,width): the values with zeros around them, from (top, left) on."""
+        h, w = self.values.shape[-2:]
+        y, x = self.top - top, self.left - left
+        if (y == y[0]).all() and (x == x[0]).all():
+            y, x = int(y[0]), int(x[0])
+            return F.pad(self.values, (x, width - w - x, y, height - h - y))
+        return self.copy_to(self.values.new_zeros(*self.values.shape[:2], height, width), top, left)
+
+    def __add__(self, other: Cutout) -> Cutout:
+        """The sum of two signals for the same maps: the window that covers both."""
+        top, rows = _covering(self.top, self.values.shape[-2], other.top, other.values.shape[-2])
+        left, columns = _covering(self.left, self.values.shape[-1], other.left, other.values.shape[-1])
+        first, second = (one.around(top, left, rows, columns) for one in (self, other))
+        return Cutout(first + second, top, left)
+
     def write_to(self, images: torch.Tensor, some: torch.Tensor) -> None:
         """Write window b into images[some[b]]."""
         corner = torch.zeros_like(self.top)
@@ -89,9 +106,29 @@ def _inside(start: torch.Tensor, length: int, size: int) -> tuple[torch.Tensor, 
     return start.clamp(0, size - kept), kept
 
 
-def chunk(tape: Tape) -> int:
-    """How many seeds go down together."""
-    return max(1, FLOATS // max(step.shape[1:].numel() for step in tape.steps))
+def _covering(first: torch.Tensor, length: int, second: torch.Tensor, other: int) -> tuple[torch.Tensor, int]:
+    """Starts and the one length of what covers both of two windows."""
+    start = torch.minimum(first, second)
+    return start, int((torch.maximum(first + length, second + other) - start).max())
+
+
+def chunk(tape: Tape, local: bool) -> int:
+    """How many seeds go down together: in windows if `local`, else in whole maps."""
+    sizes = _reach(tape) if local else [step.shape[1:] for step in tape.steps]
+    return max(1, FLOATS // max(math.prod(size) for size in sizes))
+
+
+def _reach(tape: Tape) -> list[tuple[int, int, int]]:
+    """Channels, rows and columns of the window of each map that one activation reaches, far from the border."""
+    spans = {tape.place: [(0, 0), (0, 0)]}  # the first and the last row, the first and the last column
+    for place in tape.used()[:0:-1]:
+        sides = zip(spans[place], *tape.steps[place].window)
+        span = [(a * s - p, b * s - p + d * (k - 1)) for (a, b), k, s, p, d in sides]
+        for source in tape.steps[place].inputs:
+            both = zip(span, spans.get(source, span))
+            spans[source] = [(min(a, c), max(b, d)) for (a, b), (c, d) in both]
+    shapes = {place: tape.steps[place].shape[1:] for place in spans}
+    return [(c, *(min(b - a + 1, n) for (a, b), n in zip(spans[p], sides))) for p, (c, *sides) in shapes.items()]
 
 
 def possible(tape: Tape, rules: Rules) -> bool:
@@ -99,8 +136,9 @@ def possible(tape: Tape, rules: Rules) -> bool:
 
     The overlaps "max" and "last" would have to know of the zeros around a window.
     """
-    chain = tape.chain() if rules.overlap == "sum" else None
-    return chain is not None and all(isinstance(step, LOCAL) and len(step.shape) == 4 for step in chain)
+    way = [tape.steps[place] for place in tape.used()[1:]]
+    local = all(isinstance(step, LOCAL) and len(step.shape) == 4 for step in way)
+    return rules.overlap == "sum" and local and all(step.dim == 1 for step in way if isinstance(step, Cat))
 
 
 def order(tape: Tape, positions: torch.Tensor) -> torch.Tensor:
@@ -110,20 +148,22 @@ def order(tape: Tape, positions: torch.Tensor) -> torch.Tensor:
     return (nearest[:, 0] * (int(last.max()) + 1) + nearest[:, 1]).argsort(stable=True)
 
 
-def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Window:
+def descend(rules: Rules, tape: Tape, seeds: Seeds) -> Cutout:
     """The window of the image, (B,3,h,w), that each seed reaches: what whole maps would give, without the zeros."""
     values = F.one_hot(seeds.channels, tape.activations.shape[1]).to(seeds.values) * seeds.values[:, None]
-    window, chain = Window(values[:, :, None, None], *seeds.positions.unbind(-1)), tape.chain()
-    for step, source in zip(chain[::-1], [*chain[-2::-1], tape.steps[0]]):
+
+    def below(step: Step, window: Cutout) -> list[Cutout]:
+        window = window.fit(*step.shape[-2:])
         _, stride, padding, _ = step.window
         top, left = (at * s - p for at, s, p in zip((window.top, window.left), stride, padding))
         own = _own(step, window, seeds.owners, top, left)
-        (values,) = rules.down(own, window.values, ALL)
-        window = Window(values, top, left).fit(*source.shape[-2:])
-    return window
+        return [Cutout(values, top, left) for values in rules.down(own, window.values, ALL)]
+
+    start = Cutout(values[:, :, None, None], *seeds.positions.unbind(-1))
+    return walk(tape, start, below).fit(*tape.steps[0].shape[-2:])
 
 
-def _own(step: Step, window: Window, owners: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> Step:
+def _own(step: Step, window: Cutout, owners: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> Step:
     """The step as if each window were its whole output, and what lies from (top, left) on its whole input."""
     if isinstance(step, Rectify) and step.mask is not None:
         return replace(step, mask=window.cut(step.mask, owners))

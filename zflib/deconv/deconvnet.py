@@ -20,7 +20,7 @@ from ..record import Tape, Unsupported, record
 from ..record.hooks import plain
 from ..record.tape import check_watchable
 from . import _receptive_window
-from .rules import Rules
+from .rules import Rules, walk
 
 
 class Deconvnet:
@@ -100,7 +100,7 @@ class Deconvnet:
             local = _receptive_window.possible(tape, self.rules)
             if local:
                 alive = alive[_receptive_window.order(tape, seeds.positions[alive])]
-            for some in alive.split(_receptive_window.chunk(tape)) if len(alive) else ():
+            for some in alive.split(_receptive_window.chunk(tape, local)) if len(alive) else ():
                 if local:
                     _receptive_window.descend(self.rules, tape, seeds[some]).write_to(projections, some)
                 else:
@@ -110,13 +110,7 @@ class Deconvnet:
 
     def _whole(self, tape: Tape, seeds: _receptive_window.Seeds) -> torch.Tensor:
         """(B,3,H,W): whole maps from the layer down to the image, through every branch."""
-        signals = {tape.place: seeds.maps(tape)}
-        for place in range(tape.place, 0, -1):
-            if place in signals:  # else a branch that the layer does not depend on
-                step, signal = tape.steps[place], signals.pop(place)
-                for source, part in zip(step.inputs, self.rules.down(step, signal, seeds.owners)):
-                    signals[source] = signals[source] + part if source in signals else part
-        return signals[0]
+        return walk(tape, seeds.maps(tape), lambda step, signal: self.rules.down(step, signal, seeds.owners))
 
 
 def strongest(activations: torch.Tensor) -> torch.Tensor:

@@ -26,16 +26,16 @@ def unpool(pooled: torch.Tensor, switches: torch.Tensor, *, size, overlap: str =
         raise ValueError(f"switches must be one per value, {tuple(pooled.shape)}, got {tuple(switches.shape)}")
     if switches.numel() and not 0 <= int(switches.min()) <= int(switches.max()) < height * width:
         raise ValueError(f"switches point outside a {height}x{width} map; size is that of the map before pooling")
-    values, places = pooled.flatten(-2), switches.flatten(-2)
+    values, positions = pooled.flatten(-2), switches.flatten(-2)
     maps = values.new_zeros(*values.shape[:-1], height * width)
     if overlap == "max":
-        maps.scatter_reduce_(-1, places, values, "amax", include_self=False)
-    elif overlap == "last":
-        order = torch.arange(values.shape[-1], device=values.device).expand_as(places)
-        latest = torch.zeros_like(maps, dtype=torch.int64).scatter_reduce_(-1, places, order, "amax")
-        maps.scatter_add_(-1, places, values.where(latest.gather(-1, places) == order, 0))
+        maps.scatter_reduce_(-1, positions, values, "amax", include_self=False)
+    elif overlap == "last":  # only the last of a position's windows writes its value
+        order = torch.arange(values.shape[-1], device=values.device).expand_as(positions)
+        latest = torch.zeros_like(maps, dtype=torch.int64).scatter_reduce_(-1, positions, order, "amax")
+        maps.scatter_add_(-1, positions, values.where(latest.gather(-1, positions) == order, 0))
     else:
-        maps.scatter_add_(-1, places, values)
+        maps.scatter_add_(-1, positions, values)
     return maps.unflatten(-1, size)
 
 
@@ -63,11 +63,12 @@ def transposed_filter(maps: torch.Tensor, conv: nn.Conv2d | Filter, *, size) -> 
         raise ValueError(f"maps must be (N, {given}) for size {size[0]}x{size[1]}, got {tuple(maps.shape)}")
     # where the stride does not divide exactly, no filter reached the last rows and columns: they stay 0
     missing = [n + 2 * p - (m - 1) * s - r for n, p, m, s, r in zip(size, before, maps.shape[2:], stride, reach)]
-    pixels = weight.shape[1] == 3 and conv.groups == 1 and tuple(dilation) == (1, 1) and stride[0] == stride[1] > 1
-    if not pixels and all(0 <= m < max(s, d) for m, s, d in zip(missing, stride, dilation)):
+    to_pixels = weight.shape[1] == 3 and conv.groups == 1 and tuple(dilation) == (1, 1) and stride[0] == stride[1] > 1
+    within = all(0 <= m < max(s, d) for m, s, d in zip(missing, stride, dilation))  # as torch's output_padding needs
+    if within and not to_pixels:
         return F.conv_transpose2d(maps, weight, None, stride, before, missing, conv.groups, dilation)
-    if pixels:
-        whole = subpixel(maps, weight, stride[0])  # the same, faster
+    if to_pixels:
+        whole = subpixel(maps, weight, stride[0])  # the same, faster where only three channels come out
     else:  # "same" may pad unevenly
         whole = F.conv_transpose2d(maps, weight, None, stride, 0, 0, conv.groups, dilation)
     whole = F.pad(whole, (0, max(0, missing[1]), 0, max(0, missing[0])))

@@ -72,11 +72,11 @@ class Rules:
                 return [self._rectified(signal, step, owners)]
             case steps.Pool() | steps.AdaptivePool():
                 return [unpool(signal, step.switches[owners], size=step.size, overlap=self.overlap)]
-            case steps.Weights():  # a fully connected layer
+            case steps.FullyConnected():
                 return [signal @ step.weight.T]
             case steps.Scale():  # batch normalisation, folded into its scale
                 return [signal * step.gain]
-            case steps.Pass():
+            case steps.Pass():  # response normalisation: unchanged on the way down (section 2.1); copies and casts, too
                 return [signal.to(step.dtype)]
             case steps.Reshape():
                 return [signal.reshape(len(signal), *step.size[1:])]
@@ -84,7 +84,7 @@ class Rules:
                 return [signal * share if share != 1 else signal for share in step.shares]
             case steps.Cat():
                 return list(signal.split(step.parts, dim=step.dim))
-            case steps.Linear():
+            case steps.OtherLinear():
                 start = signal.new_zeros(len(signal), *step.size[1:])
                 return list(torch.func.vjp(step.function, start)[1](signal))
             case steps.Ruled():
@@ -104,3 +104,16 @@ class Rules:
             got = tuple(below.shape) if isinstance(below, torch.Tensor) else type(below).__name__
             raise ValueError(f"rules: that for {type(step.module).__name__} must give {expected}, got {got}")
         return below
+
+
+def walk(tape: Tape, signal, below: Callable):
+    """From the layer's `signal` down to the image's: through every branch, added up where branches meet.
+
+    `below(step, signal)` gives a signal for each of the step's inputs.
+    """
+    signals = {tape.place: signal}
+    for place in tape.used()[:0:-1]:
+        step = tape.steps[place]
+        for source, part in zip(step.inputs, below(step, signals.pop(place))):
+            signals[source] = signals[source] + part if source in signals else part
+    return signals[0]

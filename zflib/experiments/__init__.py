@@ -4,7 +4,7 @@ from .invariance_curves import Invariance, invariance
 from .occlusion import OcclusionMaps, occlude
 from .part_correspondence import Comparison, Correspondence, compare, correspondence
 from .peaks import Found, find_peaks
-from .top_images import Peaks, suppress_overlaps
+from .top_k import Peaks, suppress_overlaps
 
 __all__ = [
     "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "compare", "correspondence",

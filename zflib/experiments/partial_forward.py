@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .._arguments import check_sides
 from ..record import Step, Tape, record
 from ..record.hooks import plain
-from ..record.steps import Filter, Pool, Weights
+from ..record.steps import Filter, FullyConnected, Pool
 
 #: A multiply-add takes so many times as long in patches as in whole maps.
 DEARER = 1.2
@@ -143,7 +143,7 @@ class PartialForward:
     def work(self, place: int) -> int:
         """Multiply-adds for one whole image; nothing but convolutions and fully connected layers takes long."""
         step = self.steps[place]
-        if not isinstance(step, Filter | Weights):
+        if not isinstance(step, Filter | FullyConnected):
             return 0
         return step.shape[1:].numel() * (step.weight[0].numel() if isinstance(step, Filter) else len(step.weight))
 

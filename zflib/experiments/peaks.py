@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .._arguments import check_apart, check_images, check_integer, check_layer, layer_path, shape_or_type
 from ..data.image_source import Batch, ImageStream, NumberedImages, Skipped, in_units, open_source
 from ..record.hooks import check_layers, listening
-from .top_images import Peaks, SearchState, empty_peaks, load, merge, run_key
+from .top_k import Peaks, SearchState, empty_peaks, load, merge, run_key
 
 __all__ = ["Found", "Peaks", "Skipped", "find_peaks"]
 

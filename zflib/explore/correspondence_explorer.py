@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from .. import experiments, show
+from .. import show
 from .._arguments import check_choice, check_images, check_layer, check_net
 from ..data.scenes import FRONTAL, scenes
 from ..experiments import Correspondence
-from ..experiments.occluders import boxes_around, masked, random_boxes
+from ..experiments.occluders import masked
 from ..record.hooks import check_layers
+from ..studies.dogs import Table
 from .charts import QUIET, framed_image
 from .panels import Panel, list_slider, menu
 
@@ -31,31 +31,22 @@ COLOURS = {1: (178, 24, 43), 0: (235, 235, 235), -1: (33, 102, 172)}
 class Masker:
     """(N,3,H,W) preprocessed images whose parts, (N,2) positions by name, can be masked; "random" is added to them."""
 
-    def __init__(self, net: nn.Module, images: torch.Tensor, positions: Mapping[str, torch.Tensor], *, seed: int = 0):
-        if not isinstance(positions, Mapping) or not positions or RANDOM in positions:
-            got = list(positions) if isinstance(positions, Mapping) else type(positions).__name__
-            raise ValueError(f"positions must name at least one part, and none {RANDOM!r}, got {got}")
-        self.net, self.images, self.positions, self.seed = net, check_images(images, net), dict(positions), seed
-        self.parts, self.whole = [*self.positions, RANDOM], tuple(self.images.shape[-2:])
-        for part, places in self.positions.items():
-            count, got = len(self.images), len(boxes_around(places, 1, self.whole))
-            if got != count:
-                raise ValueError(f"positions of {part!r} must be one for each of {count} images, got {got}")
-        self.scores = lru_cache(maxsize=64)(self._scores)
-
-    def boxes(self, part: str, size: int) -> torch.Tensor:
-        """(N,4) rectangles; random ones overlap no part, ValueError if they find no room."""
-        if part != RANDOM:
-            return boxes_around(self.positions[part], size, self.whole)
-        taken = torch.stack([boxes_around(places, size, self.whole) for places in self.positions.values()], dim=1)
-        return random_boxes(len(self.images), size, self.whole, avoid=taken, seed=self.seed)
+    def __init__(self, net: nn.Module, images: torch.Tensor, positions: Mapping[str, torch.Tensor]):
+        if not isinstance(positions, Mapping) or not positions:
+            raise ValueError(f"positions must name the parts, a dict name -> (N,2), got {positions!r}")
+        self.images, self.parts = check_images(images, net), [*positions, RANDOM]
+        for part, places in positions.items():
+            if len(places) != len(self.images):
+                got = f"{len(places)} for {len(self.images)} images"
+                raise ValueError(f"positions of {part!r} must be one for each image, got {got}")
+        self.table = Table(net, self.images, positions)
 
     def sizes(self) -> list[int]:
         """Odd sides that leave room for random rectangles, from 3 pixels on; ValueError if not even those fit."""
         fitting = []
-        for size in range(3, max(4, min(self.whole) // 2), 2):
+        for size in range(3, max(4, min(self.table.whole) // 2), 2):
             try:
-                self.boxes(RANDOM, size)
+                self.table.boxes(RANDOM, size)
             except ValueError:
                 if not fitting:
                     raise
@@ -63,15 +54,12 @@ class Masker:
             fitting.append(size)
         return fitting
 
-    def _scores(self, layer: str, size: int) -> dict[str, Correspondence]:
-        boxes = {part: self.boxes(part, size) for part in self.parts}
-        return {part: experiments.correspondence(self.net, self.images, b, layer=layer) for part, b in boxes.items()}
-
     def pixels(self, part: str, layer: str, size: int) -> np.ndarray:
         """(H,W,3) uint8: the masked images; below, the signs of the strongest-changing units, and all parts' scores."""
-        scores, boxes = self.scores(layer, size), self.boxes(part, size)
+        scores = {name: self.table.score(name, layer, size) for name in self.parts}
+        boxes = self.table.boxes(part, size)
         covered = zip(masked(self.images, boxes), boxes.tolist())
-        above = show.beside([framed_image(image, self.net, box, SIDE) for image, box in covered][:6], gap=6)
+        above = show.beside([framed_image(image, self.table.net, box, SIDE) for image, box in covered][:6], gap=6)
         titles = [f"{layer}: what becomes of the units that change most (red: loses, blue: gains)",
                   "scores (bars) and their nulls (lines)"]  # fmt: skip
         below = show.beside([sign_pixels(scores[part].changes), bars(scores, part)], titles, gap=18)
@@ -82,7 +70,7 @@ class Masker:
 
     def describe(self, part: str, layer: str, size: int) -> str:
         """The same in words, with the numbers."""
-        score = self.scores(layer, size)[part]
+        score = self.table.score(part, layer, size)
         return (
             f"{part} masked with {size}×{size} pixels, {layer}: {score.changed_fraction:.1%} of the units change; "
             f"delta {score.delta:.3f}, by chance {score.null:.3f}, delta/null {score.ratio:.2f}."
@@ -140,7 +128,7 @@ def correspondence(
         images, positions = _faces(net)
     layers, masker = [check_layer(net, layer) for layer in check_layers(net, layers)], Masker(net, images, positions)
     sides = masker.sizes()
-    start = min(sides, key=lambda side: abs(side - min(masker.whole) / 5)) if size is None else size
+    start = min(sides, key=lambda side: abs(side - min(masker.table.whole) / 5)) if size is None else size
     check_choice("size", start, sides)
     controls = {
         "part": menu("part", masker.parts, masker.parts[0]),

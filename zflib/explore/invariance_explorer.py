@@ -11,7 +11,7 @@ from PIL import ImageDraw
 from torch import nn
 
 from .. import data, show
-from .._arguments import check_image, check_images, check_label, check_layer, probabilities, shape_or_type
+from .._arguments import check_image, check_images, check_label, check_layer, probabilities
 from ..data.photo_windows import SHOWN
 from ..experiments.transforms import Move, check_fill, moved
 from ..record.hooks import check_layers, watched
@@ -55,21 +55,14 @@ class Mover:
         if others is None:
             names = [name for name in SHOWN if name in data.photo_names()]
             others = self.net.preprocess([data.photo(name) for name in names])
-        if not isinstance(others, torch.Tensor) or others.shape[1:] != self.image.shape[1:]:
-            size, got = "x".join(map(str, self.image.shape[1:])), shape_or_type(others)
-            raise ValueError(f"others must be a tensor of pictures {size}, as the image, got {got}")
         others = check_images(others, self.net)
         others = others[(others != self.image).flatten(1).any(dim=1)]  # the picture itself may be among them
-        if not len(others):
-            raise ValueError("others must hold at least one picture that is not the image itself")
         found, _ = self._look(others)
         squares = {layer: (v - self.before[layer]).square().sum(dim=1).mean() for layer, v in found.items()}
         return {layer: float(s.sqrt()) or 1.0 for layer, s in squares.items()}, "the distance to another picture"
 
     def _at(self, move: Move) -> tuple[torch.Tensor, dict[str, float], torch.Tensor]:
         """((3,H,W) the moved image, {layer: its distance over the yardstick}, (classes,) probabilities)."""
-        if move.identity:
-            return self.image[0], dict.fromkeys(self.layers, 0.0), self.chances
         image = moved(self.image, move, fill=self.fill)
         after, chances = self._look(image)
         distance = {k: float((after[k] - self.before[k]).norm()) / self.yardstick[k] for k in self.layers}

@@ -31,8 +31,7 @@ def open_photo(source) -> Image.Image:
 
 
 class View:
-    """One (3,H,W) image, in the units of `net`, seen from `layer` under `rule`: one forward pass, and each projection
-    when it is first asked for.
+    """One (3,H,W) image, in the units of `net`, seen from `layer` under `rule`: one forward pass for all projections.
 
     A bad net, rule, image or layer raises what `Deconvnet` raises: one sentence that names it.
     """
@@ -41,7 +40,7 @@ class View:
         self.net, self.layer, self.rule = net, check_layer(net, layer), rule
         self._deconvnet = Deconvnet(net, rule=rule)
         self._tape = self._deconvnet.record(image[None], layer)
-        self.image, self.projection = image, lru_cache(maxsize=None)(self._projection)
+        self.image = image
         self.positions = strongest(self._tape.activations)[0]  # (C,2)
 
     @property
@@ -91,7 +90,7 @@ class View:
                 return receptive_fields(self.net, self.layer, self.positions, size=(height, width))
         return torch.tensor([0, 0, height, width]).expand(len(self.values), 4)
 
-    def _projection(self, channel: int) -> torch.Tensor:
+    def projection(self, channel: int) -> torch.Tensor:
         """(3,H,W) the channel's strongest activation projected down to pixels; zeros for a silent channel."""
         if not self.values[self.check_channel(channel)]:
             return torch.zeros_like(self.image)
@@ -167,14 +166,20 @@ def layers(
     names = list(dict.fromkeys(check_layer(net, layer) for layer in check_layers(net, [*names, layer])))
     layer = check_layer(net, layer)
     check_choice("rule", rule, RULES)
-    views = Views(net, _named(images), preprocess)
-    photo = next(iter(views.sources))
-    first = views.at(photo, layer, rule)
+    sources, preprocess = _named(images), preprocess or getattr(net, "preprocess", None)
+    read = lru_cache(maxsize=16)(lambda photo: _prepared(sources[photo], preprocess))
+
+    @lru_cache(maxsize=8)  # so that a step of the channel's slider only projects down
+    def seen(photo: str, layer: str, rule: str) -> View:
+        return View(net, read(photo), layer, rule=rule)
+
+    photo = next(iter(sources))
+    first = seen(photo, layer, rule)
     channels = slider("channel", 0, len(first.values) - 1, first.strongest(1)[0])
-    menus = {"photo": (views.sources, photo), "layer": (names, layer), "rule": (RULES, rule)}
+    menus = {"photo": (sources, photo), "layer": (names, layer), "rule": (RULES, rule)}
 
     def draw(photo: str, layer: str, rule: str, channel: int) -> tuple[np.ndarray, str]:
-        view = views.at(photo, layer, rule)
+        view = seen(photo, layer, rule)
         channels.max = last = len(view.values) - 1
         channel = min(channel, last)
         return activation_pixels(view, channel, photo), describe(view, channel, photo)
@@ -211,25 +216,13 @@ def _label(image, number: int) -> str:
     return os.path.basename(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
-class Views:
-    """`View`s by photograph, layer and rule; the last few are kept, so that a step of the slider only walks down."""
-
-    def __init__(self, net: nn.Module, sources: dict[str, object], preprocess: Callable | None):
-        if preprocess is None and not hasattr(net, "preprocess"):
-            raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W)")
-        self.net, self.sources, self.preprocess = net, sources, preprocess or net.preprocess
-        self.image, self.at = lru_cache(maxsize=16)(self._image), lru_cache(maxsize=8)(self._at)
-
-    def _at(self, photo: str, layer: str, rule: str) -> View:
-        return View(self.net, self.image(photo), layer, rule=rule)
-
-    def _image(self, photo: str) -> torch.Tensor:
-        source = self.sources[photo]
-        if isinstance(source, torch.Tensor) and source.is_floating_point():
-            return source
-        image = self.preprocess(open_photo(source))
-        image = image[0] if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1 else image
-        if not isinstance(image, torch.Tensor) or image.dim() != 3:
-            what = tuple(image.shape) if hasattr(image, "shape") else type(image).__name__
-            raise ValueError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {what}")
-        return image
+def _prepared(source, preprocess: Callable | None) -> torch.Tensor:
+    """(3,H,W) in the network's units: a float tensor as it is, anything else opened and preprocessed."""
+    if isinstance(source, torch.Tensor) and source.is_floating_point():
+        return source
+    if preprocess is None:
+        raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W)")
+    image = preprocess(open_photo(source))
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {type(image).__name__}")
+    return image[0] if image.dim() == 4 else image

@@ -10,10 +10,11 @@ from torch import nn
 
 from .. import show
 from .._arguments import check_image, check_layer, probabilities
-from ..deconv import Deconvnet, strongest
-from ..experiments.occluders import blocks
+from ..deconv import Deconvnet
+from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..record import watched
+from ..studies.units import projection_pixels
 from .charts import SIDE, class_bars, class_name, framed_image, framed_map
 from .panels import Panel, list_slider, slider
 
@@ -48,10 +49,7 @@ class Occluder:
     def covered(self, row: int, column: int, size: int) -> torch.Tensor:
         """(3,H,W): the image with the square's top left pixel at (row, column), kept inside."""
         row, column = self.inside(row, column, size)
-        image = self.image.clone()
-        block = blocks(image, torch.tensor([[row, column]]), (size, size), self.fill)[0]
-        image[:, row : row + size, column : column + size] = block
-        return image
+        return masked(self.image[None], [[row, column, row + size, column + size]], fill=self.fill)[0]
 
     def _at(self, row: int, column: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(the covered image, (classes,) probabilities, (h,w) the strongest map, (3,H,W) its projection).
@@ -59,17 +57,13 @@ class Occluder:
         A unit of a fully connected layer is a map of 1x1.
         """
         image = self.covered(row, column, size)
-        tape = self._deconvnet.record(image[None], self.layer)
         with watched(self.net, [self.layer]) as look:
-            _, scores = look(image[None])
-        chosen = torch.tensor([self.channel], device=image.device)
-        places = strongest(tape.activations)[0, chosen]
-        projection = self._deconvnet.descend(tape, torch.zeros_like(chosen), chosen, places)[0]
-        return image, probabilities(scores)[0], torch.atleast_2d(tape.activations[0, self.channel]), projection
+            found, scores = look(image[None])
+        projection = self._deconvnet.project(image[None], self.layer, self.channel)[0]
+        return image, probabilities(scores)[0], torch.atleast_2d(found[self.layer][0, self.channel]), projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""
-        row, column = self.inside(row, column, size)
         image, probabilities, activation_map, projection = self.at(row, column, size)
         maps, name = self.maps(size), f"{self.layer} channel {self.channel}"
         first = show.beside(
@@ -81,7 +75,7 @@ class Occluder:
         most = max(maps.before[0], float(maps.probability.max()))
         place = [min(round(edge / self.stride(size)), n - 1) for edge, n in zip((row, column), maps.activity.shape)]
         second = show.beside(
-            [show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), SIDE, smooth=True),
+            [projection_pixels(projection, SIDE),
              framed_map(maps.activity, *place, full=maps.before[1]),
              framed_map(maps.probability, *place, full=most)],
             [f"{name}, projected", "its activity, by place", f"p({class_name(self.net, self.label)}), by place"],

@@ -53,10 +53,6 @@ class Panel(widgets.VBox):
             else:
                 self.status.value = ""
 
-    def png(self) -> bytes:
-        """The picture last drawn, as a PNG file."""
-        return _encoded(self.pixels, "PNG", optimize=True)
-
     def _follow(self, name: str, change: dict) -> None:
         if self._drawing == threading.get_ident():  # `draw` itself moved this control, and knows
             self._drawn[name] = change["new"]
@@ -77,7 +73,7 @@ class Panel(widgets.VBox):
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
-        bundle["image/png"] = base64.b64encode(self.png()).decode()
+        bundle["image/png"] = base64.b64encode(_encoded(self.pixels, "PNG", optimize=True)).decode()
         if self.comm is not None:  # None once closed
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
@@ -124,8 +120,6 @@ def panel(draw: Callable, /, **controls) -> Panel:
     over the numbers in a list, a list or a dict label -> value for a menu, True or False for a tick, or a widget of
     yours. Another value raises TypeError.
     """
-    if not callable(draw):
-        raise TypeError(f"draw must be a function that gives (H,W,3) uint8 pixels, got {type(draw).__name__}")
     return Panel(draw, {name: _control(name, choice) for name, choice in controls.items()})
 
 
@@ -155,12 +149,9 @@ def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | 
 
     `labels` are the words under each step. Frames and labels of different numbers raise ValueError.
     """
-    if labels is None and callable(frames):
-        raise ValueError("labels are needed with a function: they say how many frames it gives")
     labels = [""] * len(frames) if labels is None else list(labels)
-    if not labels or (not callable(frames) and len(frames) != len(labels)):
-        number = "a function" if callable(frames) else f"{len(frames)} frames"
-        raise ValueError(f"labels must be one for each frame and at least one, got {len(labels)} for {number}")
+    if not callable(frames) and len(frames) != len(labels):
+        raise ValueError(f"labels must be one for each frame, got {len(labels)} for {len(frames)} frames")
 
     def draw(step: int) -> tuple[np.ndarray, str]:
         pixels = frames(step - 1) if callable(frames) else frames[step - 1]

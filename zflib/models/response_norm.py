@@ -1,7 +1,5 @@
 """Krizhevsky's response normalisation, as fast as a CPU allows."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn import functional as F

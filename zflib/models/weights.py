@@ -1,7 +1,5 @@
 """The networks of the course by name, and the files that keep trained ones: weights with a model card beside them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

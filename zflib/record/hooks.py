@@ -59,24 +59,28 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     with ExitStack() as held:
         with LOCK:
             modes = [(module, module.training) for module in net.modules()]
-            if any(training for _, training in modes):
+            training = [module for module, mode in modes if mode]
+            if training:
                 held.enter_context(LOCK)
             buffers = [(m, k, b, b.clone()) for m in net.modules() for k, b in m._buffers.items() if b is not None]
         try:
-            for module, training in modes:
-                if training:
-                    module.training = False
+            for module in training:
+                module.training = False
             yield
         finally:
             with LOCK:
-                for module, training in modes:
-                    if module.training != training:
-                        module.training = training
-                for module, name, buffer, content in buffers:
-                    if module._buffers[name] is not buffer:
-                        module._buffers[name] = buffer
-                    if not torch.equal(buffer, content):
-                        buffer.copy_(content)
+                if training or not net.training:  # else another thread has begun to train it: what changes is its own
+                    _restore(modes, buffers)
+
+
+def _restore(modes: list[tuple[nn.Module, bool]], buffers: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]):
+    for module, mode in modes:
+        module.training = mode
+    for module, name, buffer, content in buffers:
+        if module._buffers[name] is not buffer:
+            module._buffers[name] = buffer
+        if not torch.equal(buffer, content):
+            buffer.copy_(content)
 
 
 @contextmanager

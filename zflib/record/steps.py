@@ -51,7 +51,7 @@ class Image(Step):
 
 @dataclass(eq=False)
 class Filter(Step):
-    """A convolution; `size` (H,W) is that of the maps that went in."""
+    """A convolution with `weight` (Cout,Cin/groups,k,k); `size` (H,W) is that of the maps that went in."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -84,7 +84,7 @@ class AdaptivePool(Step):
 
 @dataclass(eq=False)
 class Rectify(Step):
-    """A ReLU; `mask`, where its output was positive, only if the record was asked for it."""
+    """A ReLU; `mask` (N,C,h,w) bool, where its output was positive, only if the record was asked for it."""
 
     mask: torch.Tensor | None = None
 
@@ -97,8 +97,8 @@ class Scale(Step):
 
 
 @dataclass(eq=False)
-class Weights(Step):
-    """A fully connected layer, x @ weight + bias."""
+class FullyConnected(Step):
+    """A fully connected layer, x @ weight + bias: `weight` (in,out), the transpose of what nn.Linear keeps."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -134,7 +134,7 @@ class Cat(Step):
 
 
 @dataclass(eq=False)
-class Linear(Step):
+class OtherLinear(Step):
     """Anything else that is linear in one input of shape `size`: autograd transposes `function` exactly.
 
     `adaptive`: an average whose windows differ in size, over all of the map for example.
@@ -148,7 +148,7 @@ class Linear(Step):
 
 @dataclass(eq=False)
 class Ruled(Step):
-    """A whole module for which the caller has a rule of his own, with what went in and what came out."""
+    """A whole module for which the caller has a rule of his own, with what went in (N,…) and what came out."""
 
     module: nn.Module
     before: torch.Tensor

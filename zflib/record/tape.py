@@ -35,17 +35,6 @@ class Tape:
                 wanted.update(self.steps[place].inputs)
         return sorted(wanted)
 
-    def chain(self) -> list[Step] | None:
-        """The steps from image to layer if each feeds only the next one, None for a network that branches."""
-        chain, place = [], self.place
-        while place > 0:
-            step = self.steps[place]
-            if len(step.inputs) != 1:
-                return None
-            chain.append(step)
-            place = step.inputs[0]
-        return chain[::-1]
-
 
 def record(
     net: nn.Module, images: torch.Tensor, path: str, *, masks: bool = False, whole: bool = False, ruled=()

@@ -198,7 +198,7 @@ def _weights(call: Call, out: torch.Tensor) -> Step | None:
     scaled = call.arguments.get("alpha", 1) != 1 or call.arguments.get("beta", 1) != 1
     if call.takers != [x] or scaled:
         return None
-    return call.step(steps.Weights, out, weight=call[w], bias=call["self"] if x == "mat1" else None)
+    return call.step(steps.FullyConnected, out, weight=call[w], bias=call["self"] if x == "mat1" else None)
 
 
 def _add(call: Call, out: torch.Tensor) -> Step | None:
@@ -236,7 +236,7 @@ def _linear(call: Call, out: torch.Tensor) -> Step | None:
 def _by_autograd(call: Call, out: torch.Tensor) -> Step:
     window, adaptive = _window(call)
     return call.step(
-        steps.Linear, out, window=window, function=call.repeat(), size=call.size, name=call.name, adaptive=adaptive
+        steps.OtherLinear, out, window=window, function=call.repeat(), size=call.size, name=call.name, adaptive=adaptive
     )
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_integer, check_layer
+from .._arguments import check_images
 from ..deconv import Deconvnet
 from ..models import ZFNet
 
 #: Between low, middle and high, in cycles per pixel: wavelengths of 8 and of 3 pixels; the finest grating has 2.
 BANDS = (1 / 8, 1 / 3)
+SIZE = 64  # pixels that filters are padded to, so that those of 7 and of 11 are judged on one scale
 
 
 def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: float = 0.01) -> torch.Tensor:
@@ -27,17 +28,11 @@ def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: fl
     return strongest <= share * strongest.max()
 
 
-def frequency_shares(conv: nn.Conv2d, bands: tuple[float, float] = BANDS, *, size: int = 64) -> torch.Tensor:
-    """(C,3): the shares of each filter's energy at low, middle and high frequencies; every row sums to 1.
-
-    The filters are padded to `size` pixels first, so that filters of 7 and of 11 pixels are judged on one scale.
-    """
-    if not isinstance(conv, nn.Conv2d):
-        raise TypeError(f"conv must be a convolution (nn.Conv2d), such as net.conv1, got {type(conv).__name__}")
-    (low, high), side = bands, max(conv.kernel_size)
-    size = check_integer("size", size, f"at least the filter's {side}, a whole number of pixels", low=side)
-    power = torch.fft.fft2(conv.weight.detach().float(), s=(size, size)).abs().square().sum(dim=1)  # (C,size,size)
-    frequency = torch.fft.fftfreq(size, device=power.device)
+def frequency_shares(conv: nn.Conv2d) -> torch.Tensor:
+    """(C,3): the shares of each filter's energy at low, middle and high frequencies; every row sums to 1."""
+    low, high = BANDS
+    power = torch.fft.fft2(conv.weight.detach().float(), s=(SIZE, SIZE)).abs().square().sum(dim=1)  # (C,SIZE,SIZE)
+    frequency = torch.fft.fftfreq(SIZE, device=power.device)
     radius = (frequency[:, None].square() + frequency[None, :].square()).sqrt()
     masks = torch.stack([radius < low, (radius >= low) & (radius < high), radius >= high]).to(power)
     shares = torch.einsum("chw,bhw->cb", power, masks)
@@ -46,22 +41,15 @@ def frequency_shares(conv: nn.Conv2d, bands: tuple[float, float] = BANDS, *, siz
 
 def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)) -> torch.Tensor:
     """(S,N,C): each map's sum of squares as the crop moves right over (N,3,R,R) uint8 pixels, shift by shift."""
-    _check_zfnet(net)
-    check_layer(net, layer)
+    if not isinstance(net, ZFNet):
+        raise TypeError(f"net must be a ZFNet, whose geometry says how it crops, got {type(net).__name__}")
     crop, deconvnet = net.geometry.crop, Deconvnet(net)
-    if pixels.dim() != 4 or min(pixels.shape[-2:]) < crop:
-        raise ValueError(f"pixels must be (N,3,R,R), R at least the crop's {crop}, got {tuple(pixels.shape)}")
-    slack = pixels.shape[-1] - crop
-    if not set(shifts) <= set(range(slack + 1)):
-        raise ValueError(f"shifts must be from 0 to {slack}, the pixels that a crop of {crop} leaves, got {shifts}")
     images, top = net.normalise(pixels), (pixels.shape[-2] - crop) // 2
     energies = []
     for shift in shifts:
         moved = images[..., top : top + crop, shift : shift + crop]
         maps = torch.cat([deconvnet.activations(some, layer) for some in moved.split(100)])
-        if maps.dim() != 4:
-            raise ValueError(f"layer {layer!r} is fully connected; choose one with maps, such as 'conv1'")
-        energies.append(maps.square().flatten(2).sum(dim=2))
+        energies.append(maps.square().unflatten(1, (-1, 1)).flatten(2).sum(dim=2))  # a unit is a map of one number
     return torch.stack(energies)
 
 
@@ -79,14 +67,8 @@ def aliasing(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequence[i
 
 def dense(net: ZFNet) -> ZFNet:
     """The control: a copy of `net` that ends with its first layer, at stride 1: nothing is skipped, nothing aliases."""
-    _check_zfnet(net)
     geometry = replace(net.geometry, convs=net.geometry.convs[:1], hidden=None)
     control = ZFNet(0, geometry=geometry, batch_norm=hasattr(net, "bn1"))
     control.load_state_dict({key: value for key, value in net.state_dict().items() if key in control.state_dict()})
     control.conv1.stride = (1, 1)
     return control.eval()
-
-
-def _check_zfnet(net) -> None:
-    if not isinstance(net, ZFNet):
-        raise TypeError(f"net must be a ZFNet, whose geometry says how it crops, got {type(net).__name__}")

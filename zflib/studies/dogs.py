@@ -39,22 +39,13 @@ class Dogs:
         return len(self.images)
 
 
-def _read(path: str | Path, *, fix: str) -> dict:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; {fix}")
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 def annotations(path: str | Path = _files.SHIPPED / "dogs.json") -> Dogs:
-    """The shipped annotations: file names and places, no images; a file that is something else raises ValueError."""
-    try:
-        content = _read(path, fix="zflib ships dogs.json")
-        rows = content["dogs"]
-        parts = {part: torch.tensor([row[part] for row in rows]).view(len(rows), 2) for part in PARTS}
-        names = (tuple(row[key] for row in rows) for key in ("image", "wnid", "sha256"))
-        return Dogs(*names, parts, content["note"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{Path(path).name} holds no dogs: {type(error).__name__} {error}") from error
+    """The shipped annotations: file names and places, no images."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    rows = content["dogs"]
+    parts = {part: torch.tensor([row[part] for row in rows]) for part in PARTS}
+    names = (tuple(row[key] for row in rows) for key in ("image", "wnid", "sha256"))
+    return Dogs(*names, parts, content["note"])
 
 
 def paths(root: str | Path, dogs: Dogs) -> list[Path]:
@@ -103,23 +94,23 @@ class Table:
             rows[name] = {key: fmean(row[key] for row in several) for key in several[0]}
         return rows
 
-    def against_random(self, layer: str, size: int = SIZE, *, share: float = 1.0) -> dict[str, dict[str, float]]:
+    def against_random(self, layer: str, *, share: float = 1.0) -> dict[str, dict[str, float]]:
         """part -> how much lower than random places, the mean over the draws; p is that of the median draw.
 
         `share`: only this share of the units, those that change most.
         """
-        controls = [self.score("random", layer, size, seed).strongest(share) for seed in range(self.draws)]
+        controls = [self.score("random", layer, seed=seed).strongest(share) for seed in range(self.draws)]
         found = {}
         for part in self.positions:
-            mine = self.score(part, layer, size).strongest(share)
+            mine = self.score(part, layer).strongest(share)
             both = [vars(compare(mine, control)) for control in controls]
             middles = {"difference": fmean, "p": median_high, "ratio_difference": fmean, "ratio_p": median_high}
             found[part] = {key: middle([one[key] for one in both]) for key, middle in middles.items()}
         return found
 
-    def same_part(self, layer: str, size: int = SIZE) -> dict[str, dict[str, float]]:
+    def same_part(self, layer: str) -> dict[str, dict[str, float]]:
         """Two parts -> the scores of pairs with the same part masked and with different ones, and their p."""
-        masks = {part: self.score(part, layer, size) for part in self.positions}
+        masks = {part: self.score(part, layer) for part in self.positions}
         pairs = combinations(masks, 2)
         both = {f"{one} / {other}": vars(compare(masks[one], masks[other])) for one, other in pairs}
         return {name: {key: one[key] for key in ("matched", "crossed", "same_p")} for name, one in both.items()}
@@ -157,15 +148,9 @@ def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] =
 
 def load(net: models.ZFNet | None = None, path: str | Path = _files.SHIPPED / "dogs-correspondence.json") -> dict:
     """The shipped numbers as `measure` gives them; warns if `net` is not the network they were computed with."""
-    try:
-        found = _read(path, fix="python -m data.make.dogs makes one")
-        made_with, _ = found["sha256"], found["layers"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{Path(path).name} holds no numbers of dogs; python -m data.make.dogs makes them") from error
-    if net is not None and getattr(net, "card", {}).get("sha256") != made_with:
-        warnings.warn(
-            f"{Path(path).name} was computed with another {found['network']} than yours (SHA-256 {made_with[:12]}…); "
-            "python -m data.make.dogs computes it again",
-            stacklevel=2,
-        )
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    if net is not None and getattr(net, "card", {}).get("sha256") != found["sha256"]:
+        other = f"another {found['network']} than yours (SHA-256 {found['sha256'][:12]}…)"
+        again = "python -m data.make.dogs computes it again"
+        warnings.warn(f"{Path(path).name} was computed with {other}; {again}", stacklevel=2)
     return found

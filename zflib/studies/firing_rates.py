@@ -45,7 +45,6 @@ class FiringRates:
 
 def thresholds(values: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
     """(U,) from (N,U) values on N images: above it lies the given share of a unit's values, fewer where values tie."""
-    _check_rate(rate)
     count = math.floor(rate * len(values) + 1e-9)  # images on which a unit may fire
     return values.topk(count + 1, dim=0).values[-1]
 
@@ -78,15 +77,14 @@ def unit_invariance(net: nn.Module, images: torch.Tensor, *, transform: str, amo
     A unit's threshold lets it fire on the share `rate` of the images; where a layer has maps, a channel's unit is its
     "maximum" over the map (which a shift leaves alone as long as it stays inside) or the unit at the map's "centre".
     `transform`, `amounts`, `fill`: as in `invariance`. Goodfellow, Le, Saxe, Lee and Ng, "Measuring invariances in
-    deep networks" (2009), with ReLUs. Too few images for the rate: ValueError.
+    deep networks" (2009), with ReLUs.
     """
     layers, images = check_layers(net, layers), check_images(images, net)
     amounts, moves = check_moves(transform, amounts)
     check_choice("where", where, PLACES)
     check_fill(fill)
-    _check_rate(rate)
-    if math.floor(rate * (count := len(images)) + 1e-9) < 1:
-        raise ValueError(f"images: {count} are too few for a rate of {rate:g}; give at least {math.ceil(1 / rate)}")
+    if not 1 <= math.floor(rate * len(images) + 1e-9) < len(images):
+        raise ValueError(f"rate must let a unit fire on 1 to {len(images) - 1} of {len(images)} images, got {rate!r}")
     with watched(net, layers) as look:
         values = _all_values(look, images, layers, where)
         limits = {layer: thresholds(v, rate) for layer, v in values.items()}
@@ -124,8 +122,3 @@ def _rates(amounts, values: torch.Tensor, limit: torch.Tensor, still: torch.Tens
     local = (still / fires).masked_fill(quiet, torch.nan)  # 0 / 0 is NaN as well
     return FiringRates(amounts, limit.masked_fill(quiet, torch.nan).cpu(), quiet.cpu(), (fires / len(values)).cpu(),
                        local.cpu())  # fmt: skip
-
-
-def _check_rate(rate: float) -> None:
-    if not 0 < rate < 1:
-        raise ValueError(f"rate must be a share of the images between 0 and 1, got {rate!r}; the paper takes 0.01")

@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import _files
-from .._arguments import check_integer, check_integers
+from .._arguments import check_integers
 from ..data.image_source import images_of
 from ..data.scenes import Scenes
 from ..deconv import Deconvnet
 from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
-from ..experiments.top_images import Peaks
+from ..experiments.top_k import Peaks
 
 
 @dataclass
@@ -121,10 +121,8 @@ def alive(peaks: Peaks) -> torch.Tensor:
 
 
 def sample_channels(peaks: Peaks, number: int, *, seed: int = 0) -> torch.Tensor:
-    """(number,) channels drawn at random among those alive, in order: the paper's random subset, not a choice."""
+    """(number,) channels drawn at random among those alive, or all, in order: the paper's random subset, no choice."""
     living = alive(peaks)
-    number = check_integer("number", number, f"from 1 to {len(living)}, the channels that are not dead", low=1,
-                           high=len(living))  # fmt: skip
     order = torch.randperm(len(living), generator=torch.Generator().manual_seed(seed))
     return living[order[:number]].sort().values
 
@@ -157,8 +155,6 @@ def purity(labels: torch.Tensor) -> torch.Tensor:
 def chance_purity(counts, *, k: int = 9, draws: int = 4000, seed: int = 0) -> float:
     """The mean purity of k different images drawn at random, `counts` (classes,) of them being of each class."""
     counts = np.asarray(counts, dtype=np.int64)
-    if k > counts.sum():
-        raise ValueError(f"counts must be images per class, k = {k} of them at least, got {counts.tolist()}")
     drawn = np.random.default_rng(seed).multivariate_hypergeometric(counts, k, size=draws, method="count")
     return float(drawn.max(axis=1).mean()) / k
 
@@ -185,8 +181,6 @@ def edge_maps(pictures: torch.Tensor, *, cell: int = 4) -> torch.Tensor:
 
     A pattern moved by a pixel or turned from dark on light to light on dark has the same edges.
     """
-    if pictures.dim() < 4 or min(pictures.shape[-2:]) <= cell:
-        raise ValueError(f"pictures must be (…,C,h,w), larger than cells of {cell}, got {tuple(pictures.shape)}")
     down = pictures.diff(dim=-2)[..., :, :-1].abs().sum(dim=-3, keepdim=True)
     right = pictures.diff(dim=-1)[..., :-1, :].abs().sum(dim=-3, keepdim=True)
     pooled = F.avg_pool2d((down + right).flatten(0, -4), cell)
@@ -256,8 +250,6 @@ def load(name: str) -> Gallery:
 
 def load_file(path: str | Path) -> Gallery:
     """What `save` wrote; only numbers are read, never code. A damaged or another file is a ValueError."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; gallery.save writes one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _gallery({key: arrays[key] for key in arrays})

@@ -34,9 +34,6 @@ def to_pixels(values: torch.Tensor, corners: torch.Tensor, *, size, shape) -> to
     if corners.shape != (*values.shape, 2):
         raise ValueError(f"corners must be {(*values.shape, 2)} for values {tuple(values.shape)}, "
                          f"got {tuple(corners.shape)}; both come from one `occlude`")  # fmt: skip
-    bottom, right = (corners.flatten(0, -2).amax(dim=0).cpu() + torch.tensor([height, width])).tolist()
-    if bottom > shape[0] or right > shape[1]:
-        raise ValueError(f"shape {tuple(shape)} does not hold every square of {height}x{width}; give the image's (H,W)")
     total, count = torch.zeros(2, *shape, dtype=torch.float64)  # on the CPU: MPS has no doubles
     for value, (top, left) in zip(values.flatten().tolist(), corners.flatten(0, -2).tolist()):
         total[top : top + height, left : left + width] += value
@@ -51,20 +48,15 @@ def energy_in_mask(drop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     that is everywhere the same has the mask's share of the picture. The energy-based pointing game of Wang and others,
     "Score-CAM" (2020).
     """
-    if drop.shape[-2:] != mask.shape[-2:] or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool and as high and wide as drop {tuple(drop.shape)}, "
-                         f"got {mask.dtype} {tuple(mask.shape)}")  # fmt: skip
     taken = drop.clamp(min=0)
     return (taken * mask).sum(dim=(-2, -1)) / taken.sum(dim=(-2, -1))
 
 
 def shuffled_masks(drops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """(N,): `energy_in_mask` of each of N drops (N,H,W), mean over the masks (N,H,W) of the other images.
+    """(N,): `energy_in_mask` of each of N >= 2 drops (N,H,W), mean over the masks (N,H,W) of the other images.
 
     What a map gets that knows where objects usually stand, but not where this one does.
     """
-    if len(drops) != len(masks) or len(drops) < 2:
-        raise ValueError(f"drops and masks must be of the same images, two at least, got {len(drops)}, {len(masks)}")
     table = energy_in_mask(drops[:, None], masks[None])  # (N,N): row i is drop i against every mask
     return (table.sum(dim=1) - table.diagonal()) / (len(drops) - 1)
 
@@ -100,9 +92,8 @@ def study(net: nn.Module, images: torch.Tensor, labels, *, size, stride, **setti
 
     `settings`: `layer` and `fill` as `occlude` takes them.
     """
-    if len(images) != len(labels) or not len(images):
-        raise ValueError(f"labels must be one for each image, one at least, got {len(labels)} for {len(images)}")
-    looks = [occlude(net, x, size=size, stride=stride, label=k, **settings) for x, k in zip(images, labels)]
+    pairs = zip(images, labels, strict=True)
+    looks = [occlude(net, image, size=size, stride=stride, label=label, **settings) for image, label in pairs]
     where = {"size": size, "shape": tuple(images.shape[-2:])}
     probability = [to_pixels(look.before[0] - look.probability, look.corners, **where) for look in looks]
     activity = [to_pixels(look.before[1] - look.activity, look.corners, **where) for look in looks]
@@ -117,13 +108,10 @@ def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Ten
 
 def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], *, size: int, stride: int,
             layer: str = "conv5") -> torch.Tensor:  # fmt: skip
-    """(N,3) rank correlations of the lost activity: with the projection under the square, another's, and lost p.
+    """(N,3), N >= 2: rank correlations of lost activity: with the projection under the square, another's, and lost p.
 
     "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
     """
-    if len(images) != len(looks) or len(looks) < 2:
-        got = f"{len(images)}, {len(looks)}"
-        raise ValueError(f"images and looks must be of the same images, two at least, got {got}")
     channels = torch.tensor([look.channel for look in looks], device=images.device)
     energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
     for i, look in enumerate(looks):

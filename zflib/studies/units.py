@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -16,10 +15,10 @@ from .. import show
 from .._arguments import check_layer
 from ..data.image_source import open_source
 from ..deconv import Deconvnet
-from ..deconv.receptive_boxes import patches, receptive_fields
+from ..deconv.receptive_boxes import receptive_fields
 from ..experiments.peaks import find_peaks
 from ..record.hooks import check_layers
-from .gallery import check_labels, images_of, middle
+from .gallery import check_labels, crop, images_of
 
 SIDE = 88  # pixels of one of nine small pictures
 WHOLE = 3 * SIDE + 2 * 4  # of a sheet of nine
@@ -47,16 +46,12 @@ class Unit:
         """(k,3,h,w) cropped to the receptive field."""
         positions = self.positions if self.spatial else None
         whole = Deconvnet(self.net).project(self.images, self.layer, self.channel, positions=positions)
-        return patches(whole.cpu(), self._inner)
+        return crop(self.net, self.layer, whole.cpu(), self.positions)
 
     @cached_property
     def patches(self) -> torch.Tensor:
         """(k,3,h,w) of the images, grey (0) beyond them."""
-        return patches(self.images, self._inner)
-
-    @property
-    def _inner(self) -> torch.Tensor:
-        return middle(self.boxes, self.images.shape[-2:])
+        return crop(self.net, self.layer, self.images, self.positions)
 
     @cached_property
     def map(self) -> torch.Tensor:
@@ -80,15 +75,10 @@ class Units:
     def __init__(self, net, images, *, layers=None, peaks=None, labels=None, classes=None, preprocess=None):
         self.classes = list(getattr(net, "classes", []) if classes is None else classes)
         self.net, self.images, self.preprocess = net, images, preprocess
-        if not isinstance(peaks, Mapping | None):
-            raise TypeError(f"peaks must be a dict layer -> Peaks, as find_peaks gives it, got {type(peaks).__name__}")
         convs = [name for name in getattr(net, "layer_names", []) if name.startswith("conv")]
         if not (layers := layers or peaks or convs):
             raise ValueError("layers is missing: this network names none; give some module paths of named_modules()")
         self.layers = check_layers(net, layers)
-        lacking = next((layer for layer in self.layers if peaks is not None and layer not in peaks), None)
-        if lacking is not None:
-            raise ValueError(f"peaks has no layer {lacking!r}; it has {', '.join(peaks) or 'no layers'}")
         found = find_peaks(net, images, layers=self.layers, preprocess=preprocess) if peaks is None else peaks
         self.files = getattr(found, "names", {})  # number -> path
         self.peaks = {check_layer(net, layer): found[layer] for layer in self.layers}

@@ -69,21 +69,17 @@ def _device(name: str | None) -> torch.device:
         raise ValueError(f"--device {name} cannot be used here; leave it out for the fastest that is here") from error
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.measure and not options.out:
         parser.error("--out is needed: the folder for checkpoints, snapshots and the log")
-    return options
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = _options(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     with one_sentence("zflib.train"), distributed.joined(_device(options.device)) as device:
-        if options.download and options.data not in RENDERED and distributed.rank() == 0:
-            data.tiny_imagenet(options.data, "val", download=True)
+        if options.data not in RENDERED and distributed.rank() == 0:  # fetched and decoded once, then read by all
+            for split in ["val"] if options.measure else ["val", "train"]:
+                data.tiny_imagenet(options.data, split, download=options.download)
         distributed.wait()
         result = _measure(options.measure, options.data, device) if options.measure else _train(options, device)
         if distributed.rank() == 0:

@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import _files, data, models
 from ..data import scenes
+from ..record.hooks import LOCK
 from . import checkpoints, distributed
 from .filters import fold, outer_ring_share
 from .recipes import Recipe, anneal
@@ -42,13 +43,13 @@ def train(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe,
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out, net.mean.device):
-        _rows(out)  # a damaged log is told now, not after an epoch
         state = checkpoints.read(out, recipe, net)
-        prepare(net, images, recipe)
-        run = Run(net, images, recipe, out)
-        if state:
-            run.progress = checkpoints.restore(state, run.parts)
-        net.train()
+        with LOCK:  # nobody looks at a network that is being replaced
+            prepare(net, images, recipe)
+            run = Run(net, images, recipe, out)
+            if state:
+                run.progress = checkpoints.restore(state, run.parts)
+            net.train()
         while run.progress.epoch < recipe.epochs:
             _epoch(run, validation, report)
 
@@ -91,26 +92,17 @@ def _check(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe
     """TypeError or ValueError for what cannot be trained."""
     check_labelled(net, images)
     check_labelled(net, validation, "validation")
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe must be a train.Recipe, such as train.RECIPES['paper'], got {recipe!r}")
     if recipe.batch_norm != any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         raise ValueError(f"recipe: it says batch_norm={recipe.batch_norm}; make the network with the same")
-    side, least = images.pixels.shape[-1], net.geometry.resize
-    if recipe.per_pixel_mean and side < least:
-        raise ValueError(f"images: a mean image needs {least}x{least} pixels, got {side}x{side}; resize them")
     distributed.share(recipe.batch)
     if len(images) < recipe.batch:
         raise ValueError(f"images: {len(images)} are fewer than one batch of {recipe.batch}; give more images")
 
 
 def _rows(out: Path) -> list[dict]:
-    """The log's lines, one for each epoch; [] if there is none yet, ValueError if it is damaged."""
+    """The log's lines, one for each epoch; [] if there is none yet."""
     path = out / "log.jsonl"
-    try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return sorted(rows, key=lambda row: row["epoch"])
-    except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"out: {path} is damaged; remove it or choose a new folder") from error
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _keep(run: Run, row: dict) -> None:

@@ -17,7 +17,7 @@ from . import distributed
 class Images:
     """A labelled set: uint8 pixels (N,3,R,R), (N,) int64 labels, and the crop that the network wants.
 
-    TypeError or ValueError for anything else, an empty set, or images smaller than the crop.
+    ValueError for anything else, or images smaller than the crop.
     """
 
     pixels: np.ndarray
@@ -25,18 +25,13 @@ class Images:
     crop: int
 
     def __post_init__(self) -> None:
-        pixels, labels = np.asarray(self.pixels), torch.as_tensor(self.labels)
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise TypeError(f"pixels must be a uint8 array (N,3,R,R), got {pixels.dtype} {pixels.shape}")
-        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+        pixels, labels, side = self.pixels, self.labels, self.pixels.shape[-1]
+        if pixels.dtype != np.uint8 or pixels.shape != (len(pixels), 3, side, side) or side < self.crop:
+            wanted = f"a uint8 array (N,3,R,R), R at least the crop of {self.crop}"
+            raise ValueError(f"pixels must be {wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
+        if labels.dtype != torch.int64 or labels.shape != (len(pixels),):
             got = f"{labels.dtype} {tuple(labels.shape)}"
-            raise TypeError(f"labels must be an int64 tensor ({len(pixels)},), as the pixels, got {got}")
-        if len(pixels) == 0:
-            raise ValueError("pixels are empty; give at least one image")
-        height, width = pixels.shape[2:]
-        if height != width or height < self.crop:
-            raise ValueError(f"pixels must be square and at least the crop of {self.crop}, got {height}x{width}")
-        self.pixels, self.labels = pixels, labels
+            raise ValueError(f"labels must be an int64 tensor ({len(pixels)},), as the pixels, got {got}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,8 +83,6 @@ def check_labelled(net: ZFNet, images: Images, name: str = "images") -> None:
         raise TypeError(f"net must be a zflib.ZFNet, got {type(net).__name__}")
     if net.geometry.hidden is None:
         raise ValueError("net must give scores, but it ends with its convolutions; take the whole network")
-    if not isinstance(images, Images):
-        raise TypeError(f"{name} must be train.Images(pixels, labels, crop), got {type(images).__name__}")
     if images.crop != net.geometry.crop:
         raise ValueError(f"{name}: crop must be the network's {net.geometry.crop}, got {images.crop}")
     for label in (int(images.labels.min()), int(images.labels.max())):

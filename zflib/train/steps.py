@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .. import models
+from ..record.hooks import LOCK
 from . import checkpoints, distributed
 from .filters import limit_ring, renormalise
 from .recipes import Progress, Recipe, initialise, input_side, learning_rate
@@ -119,7 +120,7 @@ class Run:
         """One step of gradient descent and what the recipe does to the filters after it; the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, self.progress, self.steps)
-        with self.half:
+        with LOCK, self.half:  # a look at the network from another thread, a slider's, waits until this pass is over
             loss = F.cross_entropy(self.model(inputs), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()

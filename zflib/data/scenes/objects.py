@@ -1,7 +1,5 @@
 """The ten objects of the rendered world, each a list of shapes painted one over the other."""
 
-from __future__ import annotations
-
 from .shapes import Shape
 
 

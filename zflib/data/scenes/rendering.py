@@ -1,13 +1,11 @@
 """How a scene comes about: its random numbers, its background, its object, and what is true of it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
 from .objects import CLASSES, OBJECTS, SIDED
-from .shapes import Place, Shape, paint, whole_picture
+from .shapes import Place, Shape, paint
 from .textures import PATTERNS, colour, tones
 
 #: The ten kinds of background, by number; number c is the one that a cheating world gives to class c of CLASSES.
@@ -99,7 +97,7 @@ def _clutter(draw: dict, i: int, size: int) -> Place:
 def _texture(place: Place, draw: dict, prefix: str, kinds: np.ndarray, size: int) -> np.ndarray:
     """(B,S,S) tones in [0,1] of a pattern that lies and turns with `place`: one to two periods a unit."""
     turned = replace(place, turn=2 * np.pi * draw[f"{prefix}_turn"])
-    y, x = turned.coordinates(whole_picture(len(kinds), size))
+    y, x = turned.coordinates(size)
     period = (1.1 + 0.9 * draw[f"{prefix}_period"]).astype(np.float32)[:, None, None]
     for axis, name in ((y, "y"), (x, "x")):
         axis *= period

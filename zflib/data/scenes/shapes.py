@@ -4,8 +4,6 @@ A shape is a function of x (right) and y (down) that is the distance to its edge
 One clip of that distance is the share of a pixel that the shape covers, so no edge has stairs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from math import hypot
@@ -55,54 +53,21 @@ class Place:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return self.centre + np.stack([y * cos - x * sin, x * cos + y * sin], axis=1)
 
-    def coordinates(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """(y, x), each (B,K,K) float32: every pixel of the window in object units."""
+    def coordinates(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """(y, x), each (B,S,S) float32: every pixel of pictures `size` pixels a side in object units."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         tall, wide = self.unit * self.stretch[:, 0], self.unit * self.stretch[:, 1]
         y, x = (cos / tall, sin / tall), (-sin / wide, cos / wide)  # each from pixels (down, right)
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         y, x = [cos * y[i] + sin * x[i] for i in (0, 1)], [cos * x[i] - sin * y[i] for i in (0, 1)]
-        down, right = window.offsets(self.centre)
+        down, right = np.arange(size) - self.centre[:, :1], np.arange(size) - self.centre[:, 1:]  # (B,S) pixels each
         return _plane(y, down, right), _plane(x, down, right)
 
 
 def _plane(slopes: list[np.ndarray], down: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(B,K,K) float32; summed from float64 rows and columns, so that it does not depend on where the window begins."""
+    """(B,S,S) float32, summed from float64 rows and columns."""
     rows, columns = slopes[0][:, None] * down, slopes[1][:, None] * right
     return rows.astype(np.float32)[:, :, None] + columns.astype(np.float32)[:, None, :]
-
-
-class Window:
-    """The K x K pixels around a point of each of B pictures: small shapes are painted there and nowhere else."""
-
-    def __init__(self, at: np.ndarray, radius: np.ndarray, size: int):
-        self.side = min(size, int(2 * radius.max()) + 8)
-        self.corner = np.clip(np.rint(at - self.side / 2), 0, size - self.side).astype(np.int64)  # (B,2)
-
-    def offsets(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B,K) twice: how many pixels each row lies below `at`, and each column right of it."""
-        steps = np.arange(self.side)
-        return (self.corner - at)[:, :1] + steps, (self.corner - at)[:, 1:] + steps
-
-    def of(self, pictures: np.ndarray) -> np.ndarray:
-        """(B,C,K,K) from pictures (B,C,S,S): a copy, or the pictures themselves where the window is all of them."""
-        return pictures if self.side == pictures.shape[-1] else self._view(pictures)[self._index()]
-
-    def put(self, pictures: np.ndarray, patches: np.ndarray) -> None:
-        """Write patches, painted over, back to where `of` read them."""
-        if patches is not pictures:
-            self._view(pictures)[self._index()] = patches
-
-    def _view(self, pictures: np.ndarray) -> np.ndarray:
-        return np.lib.stride_tricks.sliding_window_view(pictures, (self.side, self.side), (2, 3), writeable=True)
-
-    def _index(self) -> tuple:
-        return np.arange(len(self.corner)), slice(None), self.corner[:, 0], self.corner[:, 1]
-
-
-def whole_picture(n: int, size: int) -> Window:
-    """The window that is all of each of n pictures."""
-    return Window(np.zeros((n, 2)), np.full(n, size), size)
 
 
 def _ellipse(y: np.ndarray, x: np.ndarray, shape: Shape) -> np.ndarray:
@@ -150,29 +115,16 @@ def _sides(points: tuple[tuple[float, float], ...]) -> list[tuple[np.float32, ..
 _DISTANCE = {"ellipse": _ellipse, "half": _half, "box": _box, "ring": _ring, "polygon": _polygon}
 
 
-def reach(shape: Shape) -> float:
-    """Radius, in object units, of a circle around `at` that holds the shape."""
-    if shape.kind == "polygon":
-        return max(hypot(*point) for point in shape.points)
-    return sum(shape.size) if shape.kind == "ring" else max(shape.size) if shape.kind != "box" else hypot(*shape.size)
-
-
-def distance(shape: Shape, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Distance to the shape's edge in object units, negative inside, at points around its `at`."""
-    return _DISTANCE[shape.kind](y, x, shape)
-
-
 def paint(picture: np.ndarray, shape: Shape, place: Place, fill: np.ndarray, ink: np.ndarray | None = None) -> None:
     """Paints a shape on B pictures (B,4,S,S) in place: red, green, blue, and how much of a pixel the object covers.
 
     `fill`: (B,4) one colour each, or (B,4,S,S) pictures to cut the shape out of. `ink`: the colour (B,4) of its
     outline; without it the shape is a veil that lets 60 % of what is below shine through.
     """
-    window = Window(place.centre, reach(shape) * place.unit * np.abs(place.stretch).max(1), picture.shape[-1])
-    edge = distance(shape, *place.coordinates(window))
+    edge = _DISTANCE[shape.kind](*place.coordinates(picture.shape[-1]), shape)
     edge *= place.unit.astype(np.float32)[:, None, None]
     veil = _cover(edge)
-    fill = window.of(fill) if fill.ndim == 4 else fill[:, :, None, None]
+    fill = fill if fill.ndim == 4 else fill[:, :, None, None]
     if ink is None:
         veil *= np.float32(0.4)
     elif shape.line:
@@ -180,11 +132,9 @@ def paint(picture: np.ndarray, shape: Shape, place: Place, fill: np.ndarray, ink
         ink = ink[:, :, None, None]
         fill = (fill - ink) * _cover(edge)[:, None]
         fill += ink
-    patch = window.of(picture)
-    fill = fill - patch
+    fill = fill - picture
     fill *= veil[:, None]
-    patch += fill
-    window.put(picture, patch)
+    picture += fill
 
 
 def _cover(edge: np.ndarray) -> np.ndarray:

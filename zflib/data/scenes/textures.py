@@ -1,7 +1,5 @@
 """Patterns and colours: ten textures that fill objects and backgrounds alike, so that no texture gives a class away."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from zflib import experiments
-from zflib.experiments.top_images import Peaks
+from zflib.experiments.top_k import Peaks
 
 
 def test_distinct_keeps_the_strongest_of_each_place():
