@@ -19,9 +19,9 @@ from zflib import explore
 
 net = zflib.load("zfnet56")
 images = torch.randn(24, 3, 56, 56, generator=torch.Generator().manual_seed(0)) / 2
-panel = explore.layers(net, {"first": images[0], "second": images[1]}, layer="conv3")
-slider, cell, moves = panel.controls["channel"], threading.get_ident(), []
-expected = {channel: panel._draw(**panel.values | {"channel": channel})[0] for channel in range(0, 256, 8)}
+panel = explore.invariance(net, images[0])  # each move is a forward pass
+slider, cell, moves = panel.controls["down"], threading.get_ident(), []
+expected = {down: panel._draw(**panel.values | {"down": down})[0] for down in range(28)}
 slider.observe(lambda change: moves.append(threading.get_ident() != cell), names="value")
 
 def measured():
@@ -84,7 +84,7 @@ def test_a_slider_moves_while_a_cell_measures(kernel):
     comm = printed(kernel, kernel.execute(SETUP))
     request = kernel.execute(MEASURE)
     for number in range(1, 61):
-        state = {"method": "update", "state": {"value": number * 8 % 256}, "buffer_paths": []}
+        state = {"method": "update", "state": {"value": number * 9 % 28}, "buffer_paths": []}
         message = kernel.session.msg("comm_msg", {"comm_id": comm, "data": state})
         message["header"]["subshell_id"] = subshell
         kernel.shell_channel.send(message)
@@ -94,4 +94,4 @@ def test_a_slider_moves_while_a_cell_measures(kernel):
     value, right, status = json.loads(printed(kernel, kernel.execute(AFTER)))
     print(found, value, right, status)
     assert found["moves"] >= 20 and not found["wrong"] and not found["errors"]
-    assert (value, right, status) == (60 * 8 % 256, True, "")
+    assert (value, right, status) == (60 * 9 % 28, True, "")
