@@ -40,7 +40,8 @@ for _ in range(rounds):
         wrong += sum(not torch.equal(a, b) for a, b in zip(alone, measured(), strict=True))
     except Exception as error:
         errors.append(str(error))
-print(json.dumps({"numbers": rounds * len(alone), "wrong": wrong, "errors": errors, "moves": sum(moves), "all": len(moves), "seconds": time.time() - began}))
+found = {"numbers": rounds * len(alone), "wrong": wrong, "errors": errors}
+print(json.dumps(found | {"moves": sum(moves), "all": len(moves), "seconds": time.time() - began}))
 """
 AFTER = "print(json.dumps([slider.value, bool((panel.pixels == expected[slider.value]).all()), panel.status.value]))"
 
