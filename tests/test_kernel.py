@@ -14,7 +14,7 @@ pytestmark = pytest.mark.nightly
 ROOT = Path(__file__).resolve().parents[1]
 
 SETUP = """
-import json, threading, time, torch, zflib
+import json, threading, torch, zflib
 from zflib import explore
 
 net = zflib.load("zfnet56")
@@ -31,17 +31,17 @@ def measured():
     return [*(p.values for p in found.values()), *moved.distance.values(), moved.probability, projected]
 
 alone = measured()
+vars(slider.comm).pop("_reply_subshell_id", None)  # ipykernel 7.4: not only where the widget was made
 print(slider.model_id)
 """
 MEASURE = """
-began, wrong, errors, rounds = time.time(), 0, [], 25
+wrong, errors, rounds = 0, [], 25
 for _ in range(rounds):
     try:
         wrong += sum(not torch.equal(a, b) for a, b in zip(alone, measured(), strict=True))
     except Exception as error:
         errors.append(str(error))
-found = {"numbers": rounds * len(alone), "wrong": wrong, "errors": errors}
-print(json.dumps(found | {"moves": sum(moves), "all": len(moves), "seconds": time.time() - began}))
+print(json.dumps({"numbers": rounds * len(alone), "wrong": wrong, "errors": errors, "moves": sum(moves)}))
 """
 AFTER = "print(json.dumps([slider.value, bool((panel.pixels == expected[slider.value]).all()), panel.status.value]))"
 

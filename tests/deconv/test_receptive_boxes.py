@@ -168,7 +168,7 @@ def test_inputs_that_are_not_square_and_a_layer_by_its_module():
     assert receptive_field(body, "1", (1, 2), size=(9, 21)) == (4, 12, 9, 21)
     assert receptive_field(body, "3", (0, 0), size=(9, 21)) == (0, 0, 9, 21)
     assert receptive_fields(body, body[3], [[0, 0]], size=(9, 21)).tolist() == [[0, 0, 9, 21]]
-    with pytest.raises(ValueError, match="layer 'Conv2d' is not in this network; it has 0, 1"):
+    with pytest.raises(ValueError, match="layer Conv2d is not in this network; it has 0, 1"):
         receptive_field(body, nn.Conv2d(3, 2, 3), (0, 0))
 
 
