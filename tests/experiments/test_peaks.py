@@ -124,6 +124,18 @@ def test_agrees_with_the_deconvnet_where_relus_work_in_place(make, layers):
         assert torch.equal(maps[found[layer].images, channels, rows, columns], expected.values)
 
 
+def test_infinite_activations_are_ranked():
+    class Far(nn.Module):
+        def forward(self, images):
+            return torch.where(images > 0, images, -torch.inf)
+
+    images = -torch.ones(40, 1, 2, 2)
+    images[35], images[37, 0, 1, 0] = 2.0, 1.0
+    found = find_peaks(nn.Sequential(Far()), images, layers="0", k=4)["0"]
+    assert found.values.tolist() == [[2.0, 1.0, -torch.inf, -torch.inf]] and found.images.tolist() == [[35, 37, 0, 1]]
+    assert found.positions[0, :2].tolist() == [[0, 0], [1, 0]]
+
+
 # --- sources and batch sizes -----------------------------------------------------------------------------------------
 
 
