@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torchvision", "scipy", "skimage", "sklearn"}  # each brings a second or more along
 
