@@ -213,7 +213,8 @@ def test_project_all_and_receptive_fields(net, cats):
     maps = _pool5(net, image)
     for name in ("fire6", "fire7", "fire8", "fire9"):
         maps = net.get_submodule(name)(maps)
-    rows, columns = torch.autograd.grad(maps[0, :, 7, 7].sum(), image)[0].abs().sum(dim=0).nonzero().unbind(1)
+    (gradient,) = torch.autograd.grad(maps[0, :, 7, 7].sum(), image)
+    rows, columns = gradient[0].abs().sum(dim=0).nonzero().unbind(1)
     assert max(0, top) <= rows.min() and rows.max() < bottom and max(0, left) <= columns.min() and columns.max() < right
     boxes = zflib.receptive_fields(net, "fire9", torch.tensor([[7, 7]]))
     assert boxes.tolist() == [[top, left, bottom, right]] and bottom - top == 207
@@ -238,7 +239,7 @@ def test_the_other_experiments_and_their_default_layers(net, cats):
     assert 0 < zflib.correspondence(net, cats, boxes, layer="fire9").delta < 1
     peaks = zflib.find_peaks(net, cats, layers=["fire9"], k=2)["fire9"]
     best = zflib.Deconvnet(net).activations(cats, "fire9").flatten(2).amax(dim=2)
-    torch.testing.assert_close(peaks.values, best.T.sort(dim=1, descending=True).values)
+    torch.testing.assert_close(peaks.values, best.T.sort(dim=1, descending=True).values, rtol=1e-3, atol=1e-2)
     photos = zflib.find_peaks(net, [data.photo("chelsea"), data.photo("coffee")], layers=["fire9"], k=2)["fire9"]
     assert torch.equal(photos.images, peaks.images)
 
@@ -257,7 +258,7 @@ def test_units_and_studies(net, cats):
 
 def test_the_explorers(net, cats):
     assert "of fire9 is" in explore.layers(net, ["chelsea"]).text
-    assert " (285) of conv10" in explore.layers(net, ["chelsea"], layer="conv10").text.replace("channel 285", "(285)")
+    assert "chelsea: bullfrog (30) of conv10 is strongest" in explore.layers(net, ["chelsea"], layer="conv10").text
     assert "Channel 0 of fire9" in explore.units(net, cats).text
     assert "conv1 " in explore.invariance(net, cats[0], others=cats).text
     assert explore.correspondence(net).values["layer"] == "fire9"
