@@ -2,11 +2,12 @@
 
     python notebooks/build.py                 # title links, setup cells, README map: generated parts only
     python notebooks/build.py --run           # the same, then restart, run all and store the figures
-    python notebooks/build.py --run 01 04     # only these
+    python notebooks/build.py --run 01 04     # only these, with what lies in deeper/ under these numbers
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
 
-Cells are found by their tags: "zf-setup" (the setup cell), "zf-top" and "zf-bottom" (links). Everything else is the
-author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author) and `seconds` (measured by --run).
+Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" and "zf-bottom" (links). Everything
+else is the author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author), `summary` (one line for
+the README) and `seconds` (measured by --run). What a class can skip lies in notebooks/deeper/, named after its chapter.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
-SETUP = f'''# Run this first. It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
+SETUP = f'''# @title Run this first: it brings zflib along. {{ display-mode: "form" }}
+# It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
 import importlib.util, os, subprocess, sys
 from pathlib import Path
 
@@ -59,29 +61,42 @@ device = zflib.device()
 print(zflib.versions(device))'''
 
 
-def paths() -> list[Path]:
+def chapters() -> list[Path]:
     """The notebooks in reading order."""
     return sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
 
 
-def title(notebook) -> str:
-    return notebook.cells[0].source.split("\n")[0].lstrip("# ").strip()
+def paths() -> list[Path]:
+    """All notebooks: the chapters, then what goes deeper."""
+    return chapters() + sorted(HERE.glob("deeper/[0-9][0-9]_*.ipynb"))
 
 
-def links(place: int, files: list[Path]) -> str:
-    """Previous, contents and next."""
-    parts = [f"[previous: {files[place - 1].stem}]({files[place - 1].name})"] if place else []
-    parts.append(f"[contents]({files[0].name})" if place else "contents")
-    parts += [f"[next: {files[place + 1].stem}]({files[place + 1].name})"] if place + 1 < len(files) else []
-    return " · ".join(parts)
+def title(path: Path) -> str:
+    """What the notebook calls itself, in its first line."""
+    return nbformat.read(path, 4).cells[0].source.split("\n")[0].lstrip("# ").strip()
 
 
-def top(notebook, place: int, files: list[Path]) -> str:
+def links(path: Path) -> str:
+    """Previous, contents and next; of a notebook in deeper/ the way back to its chapter."""
+    files = chapters()
+    if path not in files:
+        chapter = next(file for file in files if file.name[:2] == path.name[:2])
+        return f"[back to {title(chapter)}](../{chapter.name}) · [contents](../../README.md#the-notebooks)"
+    place = files.index(path)
+    before, after = files[max(place - 1, 0) : place], files[place + 1 : place + 2]
+    parts = [f"[previous: {title(file)}]({file.name})" for file in before]
+    parts.append("[contents](../README.md#the-notebooks)")
+    parts += [f"[next: {title(file)}]({file.name})" for file in after]
+    return " | ".join(parts)
+
+
+def top(path: Path, notebook) -> str:
     """The Colab badge, the links and how long the notebook takes."""
     address = REPOSITORY.removeprefix("https://github.com/")
-    colab = f"https://colab.research.google.com/github/{address}/blob/main/notebooks/{files[place].name}"
+    place = path.relative_to(ROOT).as_posix()
+    colab = f"https://colab.research.google.com/github/{address}/blob/main/{place}"
     badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
-    return f"{badge}\n\n{links(place, files)}\n\n*{duration(notebook)}*"
+    return f"{badge}\n\n{links(path)}\n\n*{duration(notebook)}*"
 
 
 def duration(notebook) -> str:
@@ -90,15 +105,21 @@ def duration(notebook) -> str:
     return f"{own.get('reading', 20)} minutes to read and play; {run}"
 
 
-def tidy(notebook, place: int, files: list[Path]):
+#: JupyterLab hides the source of such a cell, Colab shows it as a form; VS Code and web pages show it as it is.
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
+
+
+def tidy(path: Path, notebook):
     """Write the generated cells; drop metadata that changes from run to run or breaks the page on the web."""
-    generated = {"zf-setup": SETUP, "zf-top": top(notebook, place, files), "zf-bottom": links(place, files)}
+    generated = {"zf-setup": SETUP, "zf-top": top(path, notebook), "zf-bottom": links(path)}
     for i, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
         cell.id = f"cell-{i:02d}"
         for tag in generated.keys() & set(tags):
             cell.source = generated[tag]
+        if "zf-setup" in tags:
+            cell.metadata.update(FOLDED)
     notebook.metadata = nbformat.NotebookNode({
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -108,12 +129,12 @@ def tidy(notebook, place: int, files: list[Path]):
     return notebook
 
 
-def run(notebook):
+def run(path: Path, notebook):
     """Restart, run all, and keep outputs that a reader without a kernel can see."""
     from nbclient import NotebookClient
 
     started = time.monotonic()
-    resources = {"metadata": {"path": str(HERE)}}
+    resources = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=300, resources=resources, store_widget_state=False).execute()
     notebook.metadata.setdefault("zflib", {})["seconds"] = round(time.monotonic() - started)
     for cell in notebook.cells:
@@ -139,14 +160,14 @@ def _joined(outputs: list) -> list:
     return kept
 
 
-def readme(files: list[Path]) -> str:
+def readme() -> str:
     """The README with its map of notebooks."""
     rows = ["| notebook | what you will see | minutes | run |", "|---|---|---|---|"]
-    for path in files:
-        notebook = nbformat.read(path, 4)
-        own = notebook.metadata.get("zflib", {})
+    for path in paths():
+        own = nbformat.read(path, 4).metadata.get("zflib", {})
         summary, reading, seconds = own.get("summary", ""), own.get("reading", ""), own.get("seconds", "?")
-        rows.append(f"| [{title(notebook)}](notebooks/{path.name}) | {summary} | {reading} | {seconds} s |")
+        place = path.relative_to(ROOT).as_posix()
+        rows.append(f"| [{title(path)}]({place}) | {summary} | {reading} | {seconds} s |")
     text = (ROOT / "README.md").read_text()
     table = "<!-- map -->\n" + "\n".join(rows) + "\n<!-- end of map -->"
     return re.sub(r"<!-- map -->.*?<!-- end of map -->", lambda _: table, text, flags=re.DOTALL)
@@ -167,21 +188,21 @@ def main() -> int:
     parser.add_argument("--run", nargs="*", metavar="NN", help="run these notebooks (all, if none is named)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is out of date")
     options = parser.parse_args()
-    files, stale = paths(), []
-    for place, path in enumerate(files):
+    stale = []
+    for path in paths():
         notebook = nbformat.read(path, 4)
         if options.run is not None and (not options.run or path.name[:2] in options.run):
-            notebook = run(tidy(notebook, place, files))
+            notebook = run(path, tidy(path, notebook))
             print(f"{path.name}: {notebook.metadata['zflib']['seconds']} s", flush=True)
-        text = nbformat.writes(tidy(notebook, place, files), version=4) + "\n"
+        text = nbformat.writes(tidy(path, notebook), version=4) + "\n"
         if options.check:
             stale += [path.name] if path.read_text() != text else []
         else:
             write(path, text)
     if (ROOT / "README.md").exists():
-        stale += ["README.md"] if (ROOT / "README.md").read_text() != readme(files) else []
+        stale += ["README.md"] if (ROOT / "README.md").read_text() != readme() else []
         if not options.check:
-            write(ROOT / "README.md", readme(files))
+            write(ROOT / "README.md", readme())
     if options.check and stale:
         print("out of date, run python notebooks/build.py:", ", ".join(stale))
     return 1 if options.check and stale else 0

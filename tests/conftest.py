@@ -7,5 +7,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # kernels of notebooks inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib
+import pytest
 
 matplotlib.use("Agg")
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is nightly is left out
+def pytest_collection_modifyitems(items):
+    """What a class can skip runs at night."""
+    for item in items:
+        if item.path.parent.name == "deeper":
+            item.add_marker(pytest.mark.nightly)
