@@ -32,6 +32,7 @@ from .pixels import (
     signed_pixels,
     upscale,
 )  # fmt: skip
+from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
 
 __all__ = [
     "DIVERGING",
@@ -43,9 +44,12 @@ __all__ = [
     "beside",
     "calm",
     "caption",
+    "channel_label",
     "crop_box",
     "difference_png",
+    "encoded",
     "energy",
+    "figure2",
     "filters",
     "fit",
     "font",
@@ -57,10 +61,13 @@ __all__ = [
     "map_pixels",
     "mosaic",
     "numbers",
+    "on_page",
     "outline",
     "panels",
     "photo",
+    "poster",
     "projection",
+    "projection_tile",
     "signed_pixels",
     "style",
     "upscale",
