@@ -1,5 +1,6 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
+from .drops import drop
 from .figures import (
     Axes,
     axes_pixels,
@@ -14,6 +15,7 @@ from .figures import (
     style,
 )  # fmt: skip
 from .light import calm, energy, lit
+from .matrices import matrices
 from .pixels import (
     DIVERGING,
     GREY,
@@ -47,6 +49,7 @@ __all__ = [
     "channel_label",
     "crop_box",
     "difference_png",
+    "drop",
     "encoded",
     "energy",
     "figure2",
@@ -59,6 +62,7 @@ __all__ = [
     "limit",
     "lit",
     "map_pixels",
+    "matrices",
     "mosaic",
     "numbers",
     "on_page",
