@@ -168,7 +168,9 @@ class NumberedImages(torch_data.Dataset):
             item = self.images[number]
         except DAMAGED as error:
             return Unreadable(f"{type(error).__name__}: {error}")
-        except IndexError as error:
+        except LookupError as error:
+            if isinstance(error, KeyError) and error.args != (number,):  # a mistake in the data set
+                raise
             raise ValueError(f"images: no image {number} of {self.count}; mend the data set's length") from error
         return next(_each(_collated(self.collate, item))) if self.collate else _one(item)
 
@@ -184,8 +186,10 @@ class NumberedImages(torch_data.Dataset):
     def _loaded(self, numbers: list[range], workers: int) -> Iterator[Batch]:
         loader = torch_data.DataLoader(self, batch_sampler=numbers, collate_fn=_as_it_is, num_workers=workers,
                                        generator=torch.Generator())  # fmt: skip
+        with torch.device("cpu"):  # wherever torch makes tensors by default: the loader draws a seed on the CPU
+            batches = iter(loader)
         try:
-            yield from loader
+            yield from batches
         except (TypeError, ValueError) as error:
             if not workers:
                 raise
@@ -202,17 +206,27 @@ class ImageStream:
     """An iterator: read once, in order, by every process; what another process computes is only passed over."""
 
     def __init__(self, images: Iterable, reader: Reader, collate: Callable | None = None):
+        self.claimed = len(images) if isinstance(images, torch_data.IterableDataset) and _has_length(images) else None
         self.images = (_collated(collate, item) for item in images) if collate else images
         self.reader, self.count = reader, None
 
     def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
         """Batches number start, start + step, … of `size` images; `count` is known afterwards."""
-        images, number, read = (image for piece in self.images for image in _each(piece)), 0, 0
+        images, number, read = (image for piece in self._pieces() for image in _each(piece)), 0, 0
         while items := list(islice(images, size)):
             if number >= start and (number - start) % step == 0:
                 yield self.reader.batch(read, items)
             number, read = number + 1, read + len(items)
         self.count = read
+
+    def _pieces(self) -> Iterator:
+        """What the iterator gives; ValueError if it is a data set that ends before its own length."""
+        given = 0
+        for given, piece in enumerate(self.images, start=1):
+            yield piece
+        if self.claimed is not None and given != self.claimed:
+            raise ValueError(f"images: the data set gives {given} of the {self.claimed} that it says it has; "
+                             "mend its length, or what it leaves out")  # fmt: skip
 
     def samples(self) -> list[torch.Tensor | None]:
         """The first image: nothing else can be had without reading."""
@@ -220,6 +234,13 @@ class ImageStream:
         first = list(islice(pieces, 1))
         self.images = chain(first, pieces)
         return [self.reader.batch(0, [image]).images for piece in first for image in islice(_each(piece), 1)]
+
+
+def _has_length(images) -> bool:
+    try:
+        return len(images) >= 0
+    except (TypeError, NotImplementedError):  # none, or none that is known, as of a chain of streams
+        return False
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -279,6 +300,9 @@ def _each(piece) -> Iterator:
 def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> NumberedImages | ImageStream:
     """Any images that `find_peaks` takes; TypeError or ValueError for what is none."""
     reader, collate = Reader(net, preprocess), None
+    if isinstance(images, torch_data.dataloader._BaseDataLoaderIter):
+        raise TypeError("images: an iterator of a DataLoader counts in the order in which the loader reads; "
+                        "give the DataLoader itself, and numbers are those of its data set")  # fmt: skip
     if isinstance(images, torch_data.DataLoader):
         images, collate = _unloaded(images)
     if isinstance(images, (str, Path)):

@@ -14,9 +14,10 @@ import torch
 from torch import distributed, nn
 from tqdm.auto import tqdm
 
-from .._arguments import check_apart, check_images, check_integer, check_layer, layer_path, shape_or_type
+from .._arguments import check_apart, check_integer, check_layer, layer_path, shape_or_type
 from ..data.image_source import Batch, ImageStream, NumberedImages, Skipped, in_units, open_source
 from ..record.hooks import check_layers, listening
+from ..record.inputs import check_images
 from .top_k import Peaks, SearchState, empty_peaks, load, merge, run_key
 
 __all__ = ["Found", "Peaks", "Skipped", "find_peaks"]
@@ -128,7 +129,7 @@ class Search:
 
     def _look(self, path: str, out) -> None:
         """Reduce a layer's maps (B,C,h,w) at once, before a ReLU in place overwrites them, and keep what is new."""
-        maps, numbers = _as_maps(self.layers[path], out, self.size), torch.tensor(self.batch.numbers)
+        maps, numbers = _as_maps(self.layers[path], out, self.size), torch.tensor(self.batch.numbers, device="cpu")
         tops = maps.amax(dim=(2, 3)).cpu()[numbers - self.batch.first]  # (R,C)
         if len(wrong := numbers[tops.isnan().any(dim=1)]):
             raise ValueError(f"layer {self.layers[path]!r} gives NaN for image {int(wrong[0])}; "

@@ -47,8 +47,10 @@ class Peaks:
 
 def empty_peaks(channels: int, k: int, dtype: torch.dtype) -> Peaks:
     """Peaks of a layer that has seen no image."""
-    images = torch.full((channels, k), -1)
-    return Peaks(torch.full((channels, k), -torch.inf, dtype=dtype), images, images[..., None].repeat(1, 1, 2))
+    images = torch.full((channels, k), -1, device="cpu")
+    return Peaks(
+        torch.full((channels, k), -torch.inf, dtype=dtype, device="cpu"), images, images[..., None].repeat(1, 1, 2)
+    )
 
 
 def merge(some: Peaks, others: Peaks, k: int) -> Peaks:
@@ -145,7 +147,7 @@ def suppress_overlaps(
     """
     from torchvision.ops import batched_nms  # slow to import
 
-    kept = torch.full((len(boxes), k), -1)
+    kept = torch.full((len(boxes), k), -1, device=peaks.values.device)
     for channel, values in enumerate(peaks.values):
         box = boxes[channel].float()
         owner = owners[channel].unique(return_inverse=True)[1]  # batched_nms tells owners apart by moving their boxes:
