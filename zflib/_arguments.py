@@ -37,6 +37,20 @@ def check_apart(net: nn.Module) -> None:
             raise ValueError(f"net: module {path!r} normalises over the batch; give it running statistics")
 
 
+def check_dense(images: torch.Tensor) -> None:
+    """TypeError for a tensor that does not hold its real numbers one by one: sparse, nested, quantised, complex."""
+    kind = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
+    if kind != "strided":
+        fix = "images.to_padded_tensor(0)" if images.is_nested else "images.to_dense()"
+        raise TypeError(f"images must be a plain tensor (N,3,H,W), got a {kind} one; use {fix}")
+    if images.is_meta:
+        raise TypeError("images hold no numbers: they are on the device 'meta'; make them on the CPU or a GPU")
+    if images.is_complex():
+        raise TypeError(f"images must hold real numbers, got {images.dtype}; use images.real, or images.abs()")
+    if images.is_quantized:
+        raise TypeError(f"images must hold floats in the network's units, got {images.dtype}; use images.dequantize()")
+
+
 def layer_names(net: nn.Module) -> list[str]:
     """The names by which layers are called: the network's own, or its module paths."""
     return list(getattr(net, "layer_names", [])) or [path for path, _ in net.named_modules() if path]
@@ -142,8 +156,8 @@ def is_number(value, dtype: torch.dtype = torch.float32) -> bool:
 
 def check_tensor(name: str, value, expected: str, *, device=None) -> torch.Tensor:
     """TypeError that says what is expected, unless `value` is a tensor or can become one."""
-    if device is None and not isinstance(value, torch.Tensor):
-        device = "cpu"  # wherever torch makes tensors by default
+    if device is None:  # as it is, or on the CPU, wherever torch makes tensors by default
+        device = value.device if isinstance(value, torch.Tensor) else "cpu"
     try:
         return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:

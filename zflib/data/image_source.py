@@ -18,6 +18,7 @@ from PIL import Image
 from torch import multiprocessing, nn
 from torch.utils import data as torch_data
 
+from .._arguments import check_dense
 from . import crops
 from .images import folder, open_image
 
@@ -68,6 +69,8 @@ class Reader:
     def __call__(self, image) -> torch.Tensor:
         if isinstance(image, np.ndarray) and (image.dtype.kind == "f" or (image.ndim == 3 and image.shape[0] == 3)):
             image = torch.from_numpy(np.array(image))  # a copy: a memory map is read-only
+        if isinstance(image, torch.Tensor):
+            check_dense(image)
         if isinstance(image, torch.Tensor) and self.knows(image):
             return self.block(image)
         return self._prepared(_opened(image))
@@ -92,7 +95,9 @@ class Reader:
             image = self.preprocess(picture)
         except ValueError as error:  # a stripe of an image
             raise Unreadable(str(error)) from error
-        image = image[0] if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1 else image
+        if isinstance(image, torch.Tensor):
+            check_dense(image)
+            image = image[0] if image.dim() == 4 and len(image) == 1 else image
         if not isinstance(image, torch.Tensor) or not (image.is_floating_point() or self.sides):
             raise TypeError(f"preprocess must give a float tensor (3,H,W), got {getattr(image, 'dtype', type(image))}")
         return image.detach()
@@ -222,11 +227,11 @@ class ImageStream:
     def _pieces(self) -> Iterator:
         """What the iterator gives; ValueError if it is a data set that ends before its own length."""
         given = 0
-        for given, piece in enumerate(self.images, start=1):
+        for piece in self.images:
+            given += 1
             yield piece
         if self.claimed is not None and given != self.claimed:
-            raise ValueError(f"images: the data set gives {given} of the {self.claimed} that it says it has; "
-                             "mend its length, or what it leaves out")  # fmt: skip
+            raise ValueError(f"images: the data set gives {given} and says it has {self.claimed}; mend its length")
 
     def samples(self) -> list[torch.Tensor | None]:
         """The first image: nothing else can be had without reading."""
@@ -307,6 +312,8 @@ def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> N
         images, collate = _unloaded(images)
     if isinstance(images, (str, Path)):
         return NumberedImages([os.fspath(path) for path in folder(images)], reader)
+    if isinstance(images, torch.Tensor):
+        check_dense(images)
     if isinstance(images, (torch.Tensor, np.ndarray)) and images.ndim != 4:
         fix = "; pass images[None]" if images.ndim == 3 else ""
         raise ValueError(f"images must be (N,3,H,W), got shape {tuple(images.shape)}{fix}")

@@ -153,10 +153,9 @@ def compare(first: Correspondence, second: Correspondence, *, rounds: int = 1000
     signs, count = torch.cat([first.signs, second.signs]), len(first.signs)
     scores, nulls = hamming_distances(signs), expected_distances(signs)
     swaps = _swaps(count, _check_rounds(rounds), seed)
-    ones = (
-        torch.arange(count, device="cpu") + count * swaps.long()
-    )  # (S,N) the rows of `signs` that are called the first's
-    twos = torch.arange(count, device="cpu") + count * (~swaps).long()
+    rows = torch.arange(count, device="cpu")
+    ones = rows + count * swaps.long()  # (S,N) the rows of `signs` that are called the first's
+    twos = rows + count * (~swaps).long()
     one, two, crossed = _mean_of(scores, ones, ones), _mean_of(scores, twos, twos), _mean_of(scores, ones, twos)
     difference, matched = one - two, (one + two) / 2
     ratio = one / _mean_of(nulls, ones, ones) - two / _mean_of(nulls, twos, twos)

@@ -247,9 +247,8 @@ def multiply_adds(net: nn.Module, image: torch.Tensor, size=None) -> list[int]:
         partial, shares = PartialForward(record(net, image[None], "", whole=True), image[None]), {}
     if size is not None:
         room = _pair(image.shape[1:]) - _pair(size := check_sides("size", size, tuple(image.shape[1:])))
-        steps = torch.arange(int(room.max()) + 1, device="cpu")[:, None].expand(
-            -1, 2
-        )  # every row and every column at least once
+        # every row and every column at least once
+        steps = torch.arange(int(room.max()) + 1, device=room.device)[:, None].expand(-1, 2)
         shares = partial.shares(torch.minimum(steps, room), size)
     return [round(partial.work(p) * min(1.0, shares.get(p, 1.0))) for p in partial.places if partial.work(p)]
 

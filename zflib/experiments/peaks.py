@@ -43,7 +43,8 @@ def find_peaks(
 
     `images`: floats (N,3,H,W) in the network's units; uint8 (N,3,R,R), an array, memory map or tensor; a folder;
     a torch data set; any iterable of images, (image, label) pairs or batches. Of a DataLoader its data set is read, so
-    numbers are those of the data set even if the loader shuffles. Files, PIL images and uint8 pixels go through
+    numbers are those of the data set even if the loader shuffles; what an iterator gives is numbered as it comes, and
+    if that shuffles, nobody knows by the number which image it was. Files, PIL images and uint8 pixels go through
     net.preprocess or `preprocess`: a function from an upright RGB PIL image to (3,H,W). What cannot be read is skipped
     but keeps its number: see `Found.skipped`, and a warning names it. Where reading is slow, other processes do it.
 

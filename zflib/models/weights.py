@@ -58,7 +58,7 @@ def load_file(path: str | Path) -> ZFNet:
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")  # tensors only, never code
         net.load_state_dict(_real_numbers(state))
         _check_finite(net.state_dict())
-        _check_units(net)
+        _check_units(net.state_dict(), net.geometry.resize)
     except Exception as error:
         reason = str(error).removeprefix("Error(s) in loading state_dict for ZFNet:")
         if isinstance(error, pickle.UnpicklingError):  # whose text advises to run its code
@@ -81,14 +81,14 @@ def _real_numbers(state) -> dict[str, torch.Tensor]:
     return {name: value.float() for name, value in state.items()}
 
 
-def _check_units(net: ZFNet) -> None:
-    """ValueError for a mean or a scale in which no image can be prepared."""
-    side = net.geometry.resize
-    if net.mean.shape not in ((3, 1, 1), (3, side, side)):
+def _check_units(weights: dict[str, torch.Tensor], side: int) -> None:
+    """ValueError for a mean or a scale in which no image, resized to `side`, can be prepared."""
+    mean, scale = weights["mean"], float(weights["scale"])
+    if mean.shape not in ((3, 1, 1), (3, side, side)):
         wanted = f"(3,1,1), one value for each colour, or (3,{side},{side}), an image"
-        raise ValueError(f"'mean' has shape {tuple(net.mean.shape)}, it must be {wanted}")
-    if not float(net.scale) > 0:
-        raise ValueError(f"'scale' is {float(net.scale):g}, it must be above 0: pixels are divided by it")
+        raise ValueError(f"'mean' has shape {tuple(mean.shape)}, it must be {wanted}")
+    if not scale > 0:
+        raise ValueError(f"'scale' is {scale:g}, it must be above 0: pixels are divided by it")
 
 
 def _pair(path: str | Path) -> tuple[Path, Path]:
@@ -160,7 +160,7 @@ def _check_savable(net: ZFNet) -> None:
         given = f"{len(net.classes)} classes and {len(net.wnids)} wnids"
         raise ValueError(f"net has {given} for {net.num_classes} outputs; set net.classes and net.wnids")
     _check_finite(half(net))
-    _check_units(net)
+    _check_units(half(net), net.geometry.resize)
 
 
 def _check_finite(weights: dict[str, torch.Tensor]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from .._arguments import check_net, shape_or_type
+from .._arguments import check_dense, check_net, shape_or_type
 from .hooks import Hooks, Reached, plain, unchanged
 
 
@@ -17,7 +17,7 @@ def check_images(images, net: nn.Module | None = None) -> torch.Tensor:
     fix = "use net.preprocess(images), or stack float tensors into (N,3,H,W)"
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images must be a tensor (N,3,H,W), got {type(images).__name__}; {fix}")
-    _check_dense(images)
+    check_dense(images)
     if images.dim() == 3:
         raise ValueError(f"images must be (N,3,H,W), got one image of shape {tuple(images.shape)}; pass images[None]")
     if images.dim() != 4 or 0 in images.shape:
@@ -32,26 +32,12 @@ def check_images(images, net: nn.Module | None = None) -> torch.Tensor:
 def check_image(image, net: nn.Module | None = None) -> torch.Tensor:
     """(3,H,W): one image, or a batch of one, as `check_images` wants them."""
     if isinstance(image, torch.Tensor):
-        _check_dense(image)
+        check_dense(image)
         image = image[0] if image.dim() == 4 and len(image) == 1 else image
     if not isinstance(image, torch.Tensor) or image.dim() != 3:
         got, fix = shape_or_type(image), "use net.preprocess(image)[0]"
         raise ValueError(f"image must be one preprocessed image (3,H,W), got {got}; {fix}")
     return check_images(image[None], net)[0]
-
-
-def _check_dense(images: torch.Tensor) -> None:
-    """TypeError for a tensor whose numbers do not lie in memory one by one: sparse, nested, without any."""
-    kind = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
-    if kind != "strided":
-        fix = "images.to_padded_tensor(0)" if images.is_nested else "images.to_dense()"
-        raise TypeError(f"images must be a plain tensor (N,3,H,W), got a {kind} one; use {fix}")
-    if images.is_meta:
-        raise TypeError("images hold no numbers: they are on the device 'meta'; make them on the CPU or a GPU")
-    if images.is_complex():
-        raise TypeError(f"images must hold real numbers, got {images.dtype}; use images.real, or images.abs()")
-    if images.is_quantized:
-        raise TypeError(f"images must hold floats in the network's units, got {images.dtype}; use images.dequantize()")
 
 
 def _as_weights(images: torch.Tensor, net: nn.Module) -> torch.Tensor:
