@@ -149,6 +149,51 @@ def test_what_nobody_can_read_as_probabilities_is_refused(end, sentence, room):
         ROOMS[room](Head(end).eval(), pictures(), "body.5")
 
 
+class Unsteady(nn.Module):
+    """A network with a function of its maps between two layers."""
+
+    def __init__(self, between):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.between = nn.Conv2d(3, 8, 3), between
+        self.last, self.scores = nn.Conv2d(8, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.scores(self.last(self.between(self.first(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("between", [
+    F.dropout, lambda y: y + torch.randn_like(y), lambda y: y - y.mean(0), lambda y: y.roll(1, 0), lambda y: y.flip(0),
+    lambda y: F.batch_norm(y, None, None, training=True), lambda y: y / y.norm(), lambda y: y.softmax(0),
+    nn.FractionalMaxPool2d(2, output_ratio=0.6), lambda y: F.rrelu(y, training=True),
+])  # fmt: skip
+@pytest.mark.parametrize("room", ["find_peaks", "occlude", "invariance", "correspondence"])
+def test_a_network_that_is_random_or_mixes_images_is_refused(room, between):
+    net = Unsteady(between).eval()
+    with pytest.raises(ValueError, match="net gives other numbers for an image alone than for the same image among"):
+        ROOMS[room](net, pictures(), "last")
+    if room == "find_peaks":  # to which nothing behind the layer matters
+        assert ROOMS[room](net, pictures(), "first").isfinite().all()
+
+
+@pytest.mark.parametrize("between", [lambda y: F.pad(y, (1, 2, 3, 1), mode="circular"), lambda y: written(y)])
+def test_maps_that_are_written_through_a_view(between):
+    net, x = Unsteady(between).eval(), pictures()
+    maps = zflib.occlude(net, x[0], size=6, stride=7, layer="last", label=2)
+    for row, column in ((0, 0), (1, 1)):
+        covered = x[:1].clone()
+        covered[..., 7 * row : 7 * row + 6, 7 * column : 7 * column + 6] = 0
+        expected = net.last(between(net.first(covered)))[0, maps.channel].sum()
+        torch.testing.assert_close(maps.activity[row, column], expected.detach(), atol=1e-3, rtol=1e-4)
+
+
+def written(y):
+    """Two halves of the channels, swapped by writing."""
+    swapped = torch.zeros_like(y)
+    swapped[:, :4], swapped[:, 4:] = y[:, 4:], y[:, :4]
+    return swapped
+
+
 # --- memory, precision, what is used first ---------------------------------------------------------------------------
 
 
@@ -329,3 +374,12 @@ def test_an_image_too_small_is_told_the_size(room, size):
         ValueError, match=rf"shape \([13], 3, {size[0]}, {size[1]}\) do not fit .* at least 56x56 pixels"
     ):
         ROOMS[room](zflib.scenes56(), torch.zeros(3, 3, *size), "conv3")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@every_room
+def test_a_network_that_torch_jit_compiled_is_refused(room):
+    made = torch.jit.trace(NET, PICTURES), nn.Sequential(torch.jit.script(NET)).eval()
+    for net, layer in zip(made, ("5", "0.5")):
+        with pytest.raises(ValueError, match=r"is compiled \(.*Module\); pass the Python module it was made from"):
+            ROOMS[room](net, PICTURES, layer)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._arguments import check_integers
+from .._arguments import check_integers, layer_path
 from ..record.endings import ending, probabilities
-from ..record.hooks import check_layers, chunks, watched
+from ..record.hooks import check_layers, check_steady, chunks, watched
 from ..record.inputs import check_images
 from .transforms import Move, check_fill, moved, named_move
 
@@ -57,6 +57,7 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
     check_fill(fill)
     means, parts, first = _means(net, images, layers), [], 0
     scale = ending(net, images[:1])
+    check_steady(net, images, {layer_path(net, layer) for layer in layers})
     with watched(net, layers) as look:
         for part in chunks(images, what=f"invariance, {transform}"):
             parts.append(_measured(look, part, labels[first : first + len(part)], moves, fill, means, scale))

@@ -18,7 +18,7 @@ from .._arguments import (
 )
 from ..record import Tape, record, watched
 from ..record.endings import ending, probabilities
-from ..record.hooks import plain, unchanged
+from ..record.hooks import check_steady, plain, unchanged
 from ..record.inputs import check_image
 from .occluders import blocks, check_fill
 from .partial_forward import PartialForward, Patches, map_sums
@@ -79,6 +79,7 @@ class OcclusionRun:
         maps, scores = self._watch(image[None])
         self.tape = self._record()
         self.ending = ending(net, image[None], self.tape)
+        check_steady(net, image[None], [layer_path(net, layer)])
         if maps.dim() not in (2, 4):
             raise ValueError(f"layer {layer!r} gives {tuple(maps.shape)}; choose one of maps (N,C,h,w) or units (N,C)")
         self.scores, strongest = scores[0], maps[0].flatten(1).amax(1) if maps.dim() == 4 else maps[0]

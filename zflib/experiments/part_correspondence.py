@@ -9,8 +9,8 @@ from numbers import Real
 import torch
 from torch import nn
 
-from .._arguments import check_finite, check_integer, check_layer, check_seed
-from ..record.hooks import watched
+from .._arguments import check_finite, check_integer, check_layer, check_seed, layer_path
+from ..record.hooks import check_steady, watched
 from ..record.inputs import check_images
 from .occluders import check_boxes, masked
 
@@ -116,6 +116,7 @@ def correspondence(net: nn.Module, images: torch.Tensor, boxes, *, layer: str, f
         for some, places in zip(images.split(BATCH), boxes.split(BATCH)):
             before, after = (look(batch)[0][layer] for batch in (some, masked(some, places, fill=fill)))
             found.append((before - after).flatten(1))
+    check_steady(net, images, [layer_path(net, layer)])
     changes = torch.cat(found)
     check_finite(changes, f"layer {layer!r}")  # the difference of large numbers may overflow
     return Correspondence(changes, str(layer))

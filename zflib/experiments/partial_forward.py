@@ -126,7 +126,7 @@ class PartialForward:
 
     def __init__(self, tape: Tape, image: torch.Tensor):
         self.steps, self.layer, self.end = tape.steps, tape.place, len(tape.steps) - 1
-        self.places, self.cut = tape.used(self.layer, self.end)[1:], 0
+        self.places, self.cut = [place for place in tape.used(self.layer, self.end) if place], 0
         self.last = {0: 0} | {place: place for place in self.places}  # where each value is read for the last time
         self.last |= {given: place for place in self.places for given in self.steps[place].inputs}
         self.layers: dict[int, Layer] = {}

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .._arguments import check_apart, check_integer, check_layer, layer_path, shape_or_type
 from ..data.image_source import Batch, ImageStream, NumberedImages, Skipped, in_units, open_source
-from ..record.hooks import check_layers, listening
+from ..record.hooks import check_layers, check_steady, listening
 from ..record.inputs import check_images
 from .top_k import Peaks, SearchState, empty_peaks, load, merge, run_key
 
@@ -85,7 +85,7 @@ class Search:
         self.net, self.k, self.size = net, k, size
         # two names of one module are one search
         self.layers = {path: check_layer(net, layer) for layer, path in layers.items()}
-        self.state = SearchState()
+        self.state, self.steady = SearchState(), False  # steady: once the network has been looked at
 
     def run(self, source: NumberedImages | ImageStream, path: Path | None, key: dict) -> None:
         """All batches that are left, with a progress bar, saved to `path` now and then."""
@@ -111,7 +111,10 @@ class Search:
         """One forward pass, no further than the last layer asked for."""
         state, self.batch = self.state, batch
         if batch.images is not None:
-            forward(self._filled(batch))
+            forward(images := self._filled(batch))
+            if not self.steady:
+                check_steady(self.net, images, self.layers, whole=False)
+                self.steady = True
         state.keep_names(batch.names)
         state.skipped += batch.skipped
         state.count = batch.first + batch.size

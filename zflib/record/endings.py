@@ -44,17 +44,19 @@ def probabilities(scores, ending: str = "logits") -> torch.Tensor:
 def ending(net: nn.Module, image: torch.Tensor, tape: Tape | None = None) -> str:
     """What the network's scores for one image (1,3,H,W) are: "logits", "softmax", "sigmoid", or logarithms of these.
 
-    The record tells, if there is one; only where the last operation is of another kind, the numbers: from 0 to 1 with
-    the sum 1 they are probabilities. ValueError for numbers from 0 to 1 of which nobody can say what they are, and for
-    a softmax over another axis than the classes.
+    The record tells, if there is one. Only where the last operation is of another kind, the numbers do: from 0 to 1,
+    even if the image is 100 times as strong, they are probabilities if they sum to 1, and if not, nobody knows.
+    ValueError for these, and for a softmax over another axis than the classes.
     """
+    found, name = "", "an operation"
     try:
         tape = tape or record(net, image, "", whole=True)
+        found, name, scores = _kind(tape, len(tape.steps) - 1), _name(tape.steps[-1]), tape.scores
     except (ValueError, RuntimeError):  # a network that cannot be followed
+        pass
+    if not found:
         with watched(net, []) as look:
-            scores, found, name = look(image)[1], "", "an operation"
-    else:
-        scores, found, name = tape.scores, _kind(tape, len(tape.steps) - 1), _name(tape.steps[-1])
+            scores = look(torch.cat([image, 100 * image, -100 * image]))[1]
     scores = check_scores(scores)
     if found in ("softmax", "log_softmax"):
         total = float(probabilities(scores, found).sum(-1)[0])
@@ -64,7 +66,7 @@ def ending(net: nn.Module, image: torch.Tensor, tape: Tape | None = None) -> str
     between = bool(((scores >= 0) & (scores <= 1)).all())
     if found or not between:
         return found or "logits"
-    if abs(float(scores.sum(-1)[0]) - 1) > 0.01:
+    if bool(((scores.sum(-1) - 1).abs() > 0.01).any()):
         raise ValueError(f"net ends in {name!r}, which gives numbers from 0 to 1 that do not sum to 1; "
                          "let it end in logits, a softmax or a sigmoid")  # fmt: skip
     return "softmax"

@@ -70,7 +70,8 @@ def first_used(net: nn.Module, images: torch.Tensor) -> tuple[nn.Module | None, 
 
     with Hooks() as hooks:
         for module in net.modules():
-            if _kinds(module.parameters(recurse=False)):
+            hears = not isinstance(module, torch.jit.ScriptModule)
+            if hears and _kinds(module.parameters(recurse=False)):
                 hooks.before(module, hear)
         try:
             with unchanged(net), plain(images.device):
