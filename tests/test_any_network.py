@@ -325,6 +325,22 @@ def test_a_layer_is_a_name_or_the_module_itself(room):
         ROOMS[room](net, x, nn.ReLU())
 
 
+@every_room
+def test_a_layer_that_is_none(room):
+    shared = nn.ReLU()
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), shared, nn.Conv2d(3, 3, 3), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="layer '3' is the module '1' by another name, and a module is taken at its"):
+        ROOMS[room](net.eval(), pictures(), "3")
+    with pytest.raises(ValueError, match=r"layer (Parameter|Tensor) is not in this network; it has 0, 1, 2, 4, 5"):
+        ROOMS[room](net.eval(), pictures(), net[0].weight)
+
+
+@every_room
+def test_a_network_without_weights(room):
+    with pytest.raises(ValueError, match="net has no weights yet, they are on the device 'meta'"):
+        ROOMS[room](network().to("meta"), pictures(), "5")
+
+
 def test_a_module_of_ours_is_not_the_layer_of_its_name():
     net, x = zflib.scenes56(), torch.randn(2, 3, 56, 56)
     found = zflib.find_peaks(net, x, layers=["conv3", net.conv3, net.relu3], k=1)

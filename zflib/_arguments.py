@@ -71,9 +71,14 @@ def check_layer(net: nn.Module, layer) -> str:
         return layer
     if isinstance(layer, str) and layer and (layer in layer_names(net) or layer in dict(net.named_modules())):
         return layer
+    other = dict(net.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) and layer else None
+    if other is not None:
+        first = next(path for path, module in net.named_modules() if module is other)
+        raise ValueError(f"layer {layer!r} is the module {first!r} by another name, and a module is taken at its first "
+                         f"use; give {first!r}, or build the network with a module for each place")  # fmt: skip
     names = layer_names(net)
     listed = ", ".join(names[:40]) + (", …" if len(names) > 40 else "")
-    got = type(layer).__name__ if isinstance(layer, nn.Module) else repr(layer)
+    got = type(layer).__name__ if isinstance(layer, nn.Module | torch.Tensor) else repr(layer)
     raise ValueError(f"layer {got} is not in this network; it has {listed or 'no layers'}")
 
 

@@ -172,6 +172,7 @@ def halves(x):
 FLOATS = {
     "tensor": lambda x: x,
     "array": lambda x: x.numpy(),
+    "another byte order": lambda x: x.numpy().astype(">f4"),
     "list": list,
     "data set": Items,
     "tensors with labels": lambda x: TensorDataset(x, torch.arange(len(x))),
@@ -541,6 +542,9 @@ REFUSED = {
     ),
     "images hold no numbers: they are on the device 'meta'": lambda: find_peaks(
         small_net(), some_images().to("meta"), layers="0"
+    ),
+    "images must hold floats or uint8 pixels, got object; use images.astype": lambda: find_peaks(
+        small_net(), some_images().numpy().astype(object), layers="0"
     ),
     "images: no image 110 of 150; mend the data set's length": lambda: find_peaks(
         small_net(), TooLong(some_images()), layers="0"

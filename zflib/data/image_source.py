@@ -68,7 +68,7 @@ class Reader:
 
     def __call__(self, image) -> torch.Tensor:
         if isinstance(image, np.ndarray) and (image.dtype.kind == "f" or (image.ndim == 3 and image.shape[0] == 3)):
-            image = torch.from_numpy(np.array(image))  # a copy: a memory map is read-only
+            image = _from_numpy(image)
         if isinstance(image, torch.Tensor):
             check_dense(image)
         if isinstance(image, torch.Tensor) and self.knows(image):
@@ -120,6 +120,15 @@ class Reader:
         return batch
 
 
+def _from_numpy(array: np.ndarray) -> torch.Tensor:
+    """A copy, since a memory map is read-only, in this machine's byte order."""
+    try:
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    except TypeError as error:
+        fix = "use images.astype(np.float32)"
+        raise TypeError(f"images must hold floats or uint8 pixels, got {array.dtype}; {fix}") from error
+
+
 def _check_alike(number: int, images: list[torch.Tensor]) -> None:
     """ValueError unless the last of the images, `number` in the source, is (3,H,W) and of the first one's kind."""
     first, last = images[0], images[-1]
@@ -163,7 +172,7 @@ class NumberedImages(torch_data.Dataset):
         """How a DataLoader asks for a batch."""
         if isinstance(self.images, (torch.Tensor, np.ndarray)) and self.collate is None:
             block = self.images[numbers.start : numbers.stop]
-            block = torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block
+            block = _from_numpy(block) if isinstance(block, np.ndarray) else block
             if self.reader.knows(block):
                 return Batch(numbers.start, len(numbers), self.reader.block(block), list(numbers))
         return self.reader.batch(numbers.start, [self._item(number) for number in numbers])

@@ -52,6 +52,8 @@ def _as_weights(images: torch.Tensor, net: nn.Module) -> torch.Tensor:
         first, _ = first_used(net, images)
         kinds = _kinds(first.parameters(recurse=False)) if first else ()
     device, dtype = next(iter(kinds), (images.device, images.dtype))
+    if device.type == "meta":
+        raise ValueError("net has no weights yet, they are on the device 'meta'; load them, or make it on the CPU")
     return images.to(device=device, dtype=dtype)
 
 
