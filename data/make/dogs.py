@@ -9,19 +9,14 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median_high
 
-import torch
-from torch import nn
-
 from zflib import models
 from zflib._arguments import one_sentence
 from zflib._files import write_atomically
-from zflib.experiments.occluders import boxes_around, random_boxes
-from zflib.experiments.part_correspondence import Correspondence, compare, correspondence
+from zflib.experiments.part_correspondence import Correspondence, compare
 from zflib.studies import dogs
 
 
@@ -47,33 +42,12 @@ def paths(root: str | Path, known: dogs.Dogs) -> list[Path]:
     return found
 
 
-class Table:
-    """Table 1 for some images (N,3,H,W) whose parts lie at `positions`, by name: (N,2) each in pixels of the image.
+class Rows(dogs.Table):
+    """The table with everything that is shipped of it; `draws`: how many of "random" and "same place"."""
 
-    `score(name, layer, size, seed)` masks one part in every image. "random" is the paper's control, another place in
-    every image, none that touches a part; "same place" one that it lacks: one random place, the same in every image,
-    whatever part is there. `draws`: how many of the last two.
-    """
-
-    def __init__(
-        self, net: nn.Module, images: torch.Tensor, positions: dict[str, torch.Tensor], *, draws: int = dogs.DRAWS
-    ):
-        self.net, self.images, self.positions, self.draws = net, images, positions, draws
-        self.whole = tuple(images.shape[-2:])
-        self.score = lru_cache(maxsize=None)(self._score)
-
-    def _score(self, name: str, layer: str, size: int = dogs.SIZE, seed: int = 0) -> Correspondence:
-        return correspondence(self.net, self.images, self.boxes(name, size, seed), layer=layer)
-
-    def boxes(self, name: str, size: int, seed: int = 0) -> torch.Tensor:
-        """(N,4) rectangles of a part, "random" or "same place"."""
-        count = len(self.images)
-        if name == "same place":
-            return random_boxes(1, size, self.whole, seed=seed).expand(count, -1)
-        parts = {part: boxes_around(places, size, self.whole) for part, places in self.positions.items()}
-        if name == "random":
-            return random_boxes(count, size, self.whole, avoid=torch.stack(list(parts.values()), dim=1), seed=seed)
-        return parts[name]
+    def __init__(self, *given, draws: int = dogs.DRAWS):
+        super().__init__(*given)
+        self.draws = draws
 
     def rows(self, layer: str, size: int = dogs.SIZE, *, draws: int | None = None) -> dict[str, dict[str, float]]:
         """name -> numbers of a row, for the parts, "random" and "same place"; the last two are means over draws."""
@@ -121,7 +95,7 @@ def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] =
     known = dogs.annotations()
     margin = (net.geometry.resize - net.geometry.crop) // 2
     places = {part: where - margin for part, where in known.parts.items()}
-    table = Table(net, net.preprocess(paths(root, known)), places, draws=dogs.DRAWS)
+    table = Rows(net, net.preprocess(paths(root, known)), places, draws=dogs.DRAWS)
     found = {"network": net.card.get("name"), "sha256": net.card.get("sha256"), "images": len(known), "size": dogs.SIZE,
              "draws": table.draws, "share": dogs.SHARE, "layers": {}}  # fmt: skip
     for layer in dogs.LAYERS:

@@ -90,7 +90,7 @@ def test_the_numbers_are_what_correspondence_gives(root, monkeypatch):
 
 def test_the_table_controls_are_what_they_say():
     net, where = zflib.load("scenes56"), {"one": torch.full((3, 2), 10), "two": torch.full((3, 2), 40)}
-    table = made.Table(net, torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0)), where, draws=2)
+    table = made.Rows(net, torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0)), where, draws=2)
     maps = table.score("same place", "conv1", 11, 1).changes.view(3, 24, 28, 28).abs().sum(1) > 0
     assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])  # one place for all
     free = table.score("random", "conv1", 11, 1).changes.view(3, 24, 28, 28)

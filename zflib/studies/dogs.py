@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .. import _files, models
+from ..experiments.occluders import boxes_around, random_boxes
+from ..experiments.part_correspondence import Correspondence, correspondence
 
 PARTS = ("right eye", "left eye", "nose")  # in the order of Table 1; right and left are the viewer's
 LAYERS = ("conv5", "fc7")  # the paper's layers 5 and 7
@@ -41,6 +45,33 @@ def annotations(path: str | Path = _files.SHIPPED / "dogs.json") -> Dogs:
     parts = {part: torch.tensor([row[part] for row in rows]) for part in PARTS}
     names = (tuple(row[key] for row in rows) for key in ("image", "wnid", "sha256"))
     return Dogs(*names, parts, content["note"])
+
+
+class Table:
+    """Table 1 for some images (N,3,H,W) whose parts lie at `positions`, by name: (N,2) each in pixels of the image.
+
+    `score(name, layer, size, seed)` masks one part in every image. "random" is the paper's control, another place in
+    every image, none that touches a part; "same place" one that it lacks: one random place, the same in every image,
+    whatever part is there.
+    """
+
+    def __init__(self, net: nn.Module, images: torch.Tensor, positions: dict[str, torch.Tensor]):
+        self.net, self.images, self.positions = net, images, positions
+        self.whole = tuple(images.shape[-2:])
+        self.score = lru_cache(maxsize=None)(self._score)
+
+    def _score(self, name: str, layer: str, size: int = SIZE, seed: int = 0) -> Correspondence:
+        return correspondence(self.net, self.images, self.boxes(name, size, seed), layer=layer)
+
+    def boxes(self, name: str, size: int, seed: int = 0) -> torch.Tensor:
+        """(N,4) rectangles of a part, "random" or "same place"."""
+        count = len(self.images)
+        if name == "same place":
+            return random_boxes(1, size, self.whole, seed=seed).expand(count, -1)
+        parts = {part: boxes_around(places, size, self.whole) for part, places in self.positions.items()}
+        if name == "random":
+            return random_boxes(count, size, self.whole, avoid=torch.stack(list(parts.values()), dim=1), seed=seed)
+        return parts[name]
 
 
 def load(net: models.ZFNet | None = None, path: str | Path = _files.SHIPPED / "dogs-correspondence.json") -> dict:
