@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,8 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     """RGB, turned as the camera's EXIF orientation says."""
     if 0 in image.size:
         raise ValueError(f"{name} must have pixels, got {image.width}x{image.height}; check how it was cropped")
+    with suppress(Exception):  # cameras write all sorts of things into EXIF; Pillow complains of them once
+        image.getexif()
     with _readable(name):
         image = ImageOps.exif_transpose(image)
     clear = image.info.get("transparency")
@@ -107,7 +109,9 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        image = image.convert("RGB")
+    image.info.pop("exif", None)  # it is upright, and will be opened again
+    return image
 
 
 def _to_8_bits(values: np.ndarray, name: str) -> np.ndarray:

@@ -10,7 +10,6 @@ from torch import nn
 from .._arguments import (
     check_channels,
     check_finite,
-    check_images,
     check_layer,
     check_net,
     check_positions,
@@ -18,6 +17,7 @@ from .._arguments import (
 )
 from ..record import Tape, Unsupported, record
 from ..record.hooks import plain
+from ..record.inputs import check_images
 from ..record.tape import check_watchable
 from . import _receptive_window
 from .rules import Rules, walk

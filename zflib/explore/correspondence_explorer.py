@@ -10,11 +10,12 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from .. import show
-from .._arguments import check_choice, check_images, check_layer, check_net, spread_layers
+from .._arguments import check_choice, check_layer, check_net, spread_layers
 from ..data.scenes import FRONTAL, scenes
 from ..experiments import Correspondence
 from ..experiments.occluders import masked
 from ..record.hooks import check_layers
+from ..record.inputs import check_images
 from ..studies.dogs import Table
 from .charts import QUIET, framed_image
 from .panels import Panel, list_slider, menu

@@ -11,10 +11,12 @@ from PIL import ImageDraw
 from torch import nn
 
 from .. import data, show
-from .._arguments import check_image, check_images, check_label, check_layer, probabilities, spread_layers
+from .._arguments import check_label, check_layer, spread_layers
 from ..data.photo_windows import SHOWN
 from ..experiments.transforms import Move, check_fill, moved
+from ..record.endings import ending, probabilities
 from ..record.hooks import check_layers, watched
+from ..record.inputs import check_image, check_images
 from .charts import QUIET, SIDE, bars, class_bars, class_name
 from .panels import Panel, slider
 
@@ -39,6 +41,7 @@ class Mover:
         self.image, self.fill = check_image(image, net)[None], fill
         check_fill(fill)
         self.at = lru_cache(maxsize=8)(self._at)
+        self.ending = ending(net, self.image)
         self.before, chances = self._look(self.image)
         self.chances = chances[0]
         self.label = int(self.chances.argmax()) if label is None else check_label(label, len(self.chances))
@@ -47,7 +50,7 @@ class Mover:
     def _look(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         with watched(self.net, self.layers) as look:
             found, scores = look(images)
-        return {layer: values.flatten(1) for layer, values in found.items()}, probabilities(scores)
+        return {layer: values.flatten(1) for layer, values in found.items()}, probabilities(scores, self.ending)
 
     def _measure(self, others: torch.Tensor | None) -> tuple[dict[str, float], str]:
         """What a distance of 1 is, by layer, and in words."""

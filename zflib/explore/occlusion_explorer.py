@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from .. import show
-from .._arguments import check_image, check_layer, conv_layers, probabilities
+from .._arguments import check_layer, conv_layers
 from ..deconv import Deconvnet
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..record import watched
+from ..record.endings import ending, probabilities
+from ..record.inputs import check_image
 from ..studies.units import projection_pixels
 from .charts import SIDE, class_bars, class_name, framed_image, framed_map
 from .panels import Panel, list_slider, slider
@@ -31,6 +33,7 @@ class Occluder:
         self.net, self.image, self.layer, self.fill = net, check_image(image, net), check_layer(net, layer), fill
         self.label, self.places, self._deconvnet = label, places, Deconvnet(net)
         self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
+        self.ending = ending(net, self.image[None])
         first = self.maps(max(1, min(self.image.shape[1:]) // 4))
         self.label, self.channel = first.label, first.channel
 
@@ -61,7 +64,8 @@ class Occluder:
         with watched(self.net, [self.layer]) as look:
             found, scores = look(image[None])
         projection = self._deconvnet.project(image[None], self.layer, self.channel)[0]
-        return image, probabilities(scores)[0], torch.atleast_2d(found[self.layer][0, self.channel]), projection
+        activation_map = torch.atleast_2d(found[self.layer][0, self.channel])
+        return image, probabilities(scores, self.ending)[0], activation_map, projection
 
     def pixels(self, row: int, column: int, size: int) -> np.ndarray:
         """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""
