@@ -180,24 +180,26 @@ class Units:
         return [path.replace("\\", "/").rpartition("/")[2] for path in paths]
 
 
-def projection_pixels(projection: torch.Tensor, side: int = SIDE, *, view: str = "raw") -> np.ndarray:
+def projection_pixels(
+    projection: torch.Tensor, side: int = SIDE, *, view: str = "raw", patch=None, net: nn.Module | None = None
+) -> np.ndarray:
     """(side,side,3) uint8 of one cut projection, enlarged smoothly; 99 in 100 of its values fit into the range.
 
-    `view`: "raw", "calm" or "grey", see `VIEWS`; for "lit" the patch is needed, see `unit_tiles`.
+    `view` is one of `VIEWS`; "lit" needs the patch of the image, (3,h,w) in the units of `net` or uint8 (h,w,3).
     """
+    if view == "lit":
+        return show.fit(_lit(patch, projection, net=net), side, smooth=True)
     if view == "calm":
         projection = _calm(projection)
     elif view == "grey":
-        projection = (projection * LUMINANCE).sum(dim=0, keepdim=True)
+        projection = (projection * LUMINANCE.to(projection)).sum(dim=0, keepdim=True)
     return show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), side, smooth=True)
 
 
 def unit_tiles(unit: Unit, view: str, side: int = TILE) -> list[np.ndarray]:
     """k (side,side,3) uint8 pictures: the unit's projections, drawn as one of `VIEWS` says."""
-    if view != "lit":
-        return [projection_pixels(projection, side, view=view) for projection in unit.projections]
-    lit = (_lit(patch, p, net=unit.net) for patch, p in zip(unit.patches, unit.projections))
-    return [show.fit(pixels, side, smooth=True) for pixels in lit]
+    pairs = zip(unit.patches, unit.projections)
+    return [projection_pixels(drawn, side, view=view, patch=patch, net=unit.net) for patch, drawn in pairs]
 
 
 def patch_tiles(unit: Unit, side: int = TILE) -> list[np.ndarray]:
@@ -274,8 +276,8 @@ def describe_unit(unit: Unit, names: list[str]) -> str:
     values = unit.values.tolist()
     words = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in Counter(names).most_common())
     first = (
-        f"{unit.address}. Channel {unit.channel} of {unit.layer}: {values[0]:.3g} over its strongest image, {values[-1]:.3g} over the "
-        f"{_ordinal(len(values))}."
+        f"{unit.address}. Channel {unit.channel} of {unit.layer}: {values[0]:.3g} over its strongest image, "
+        f"{values[-1]:.3g} over the {_ordinal(len(values))}."
     )
     silent = " It is silent on all of them." if values[0] <= 0 else ""
     return f"{first}{silent}" + (f" They are: {words}." if words else "")
