@@ -15,6 +15,7 @@ from .. import show
 from .._arguments import check_choice, check_net
 from ..studies.gallery import Gallery
 from ..studies.units import (
+    TITLES,
     VIEWS,
     Unit,
     Units,
@@ -32,8 +33,8 @@ COLUMNS, ROWS = 16, 6  # tiles of a page
 PAGE = COLUMNS * ROWS
 TILE, GAP = 58, 2  # pixels of a tile, and between two
 MARGIN = 28  # pixels on the left, for the number of each row's first channel
-TITLE = 21  # pixels
-NINE, SIDE = 9, 156  # pictures of the opened channel, and their pixels
+TITLE, SPACE = 21, 10  # pixels
+NINE, SIDE = 9, 160  # pictures of the opened channel, and their pixels
 PATIENCE = 1.5  # seconds until a page is shown with the tiles that are there
 
 
@@ -56,8 +57,8 @@ class Mined:
         pictures = [
             sheet(tiles, columns=3, rows=3, gap=4) for tiles in (patch_tiles(unit, SIDE), unit_tiles(unit, view, SIDE))
         ]
-        titles = [f"{unit.address}: what it sees in its strongest images", f"the same, {view}: its projections"]
-        return show.beside(pictures, titles, gap=GAP * 5), describe_unit(unit, self.known.names(unit))
+        titles = [f"{unit.address}: what it sees in its strongest images", TITLES[view]]
+        return show.beside(pictures, titles, gap=SPACE), describe_unit(unit, self.known.names(unit))
 
 
 class Shipped:
@@ -81,7 +82,7 @@ class Shipped:
             pictures, titles = [*pictures, sheet(few, columns=3, rows=3, gap=4)], [*titles, "from its strongest images"]
         value, names = float(gallery.peaks[layer].values[channel, 0]), gallery.class_names(layer, channel)
         words = f"{layer}:{channel}. {value:.3g} over its strongest image. Its strongest images: {', '.join(names)}."
-        return show.beside(pictures, titles, gap=GAP * 5), words
+        return show.beside(pictures, titles, gap=SPACE), words
 
 
 def _without_patches(view: str) -> str:
@@ -200,7 +201,8 @@ def wall(
         above = tiles.pixels(layer, channel, view, lambda: panel.redraw())
         width = max(above.shape[1], below.shape[1])
         parts = [
-            np.pad(part, ((0, 10), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (above, below)
+            np.pad(part, ((0, SPACE), (0, width - part.shape[1]), (0, 0)), constant_values=255)
+            for part in (above, below)
         ]
         return np.concatenate(parts), words
 

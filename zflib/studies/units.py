@@ -253,10 +253,10 @@ def whole_tiles(unit: Unit, side: int = TILE) -> list[np.ndarray]:
 
 
 TITLES = {
-    "raw": "projected down to pixels",
-    "calm": "projected down to pixels, blurred a little and paler",
-    "lit": "the patches, lit where the projection is strong",
-    "grey": "projected down to pixels, brightness only",
+    "raw": "their projections",
+    "calm": "their projections, blurred a little and paler",
+    "lit": "the patches, lit where their projections are strong",
+    "grey": "their projections, brightness only",
 }
 
 
