@@ -13,12 +13,11 @@ picture of an image: projections in 8 bits, each with its scale, cropped to rece
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-import torch
-
-from zflib import data, models
-from zflib._arguments import one_sentence
+from zflib import _files, data, models
+from zflib._arguments import conv_layers, one_sentence
 from zflib.studies.gallery import alive, mine, save
 from zflib.studies.named_channels import named_channels
 from zflib.train.scoring import check_classes
@@ -45,7 +44,7 @@ def _mine(options: argparse.Namespace) -> None:
     """What the command does."""
     net = models.load(options.name).to(models.device())
     images, labels, names, classes = _tiny(net, options) if options.data else _photographs(options.photographs)
-    layers = [name for name in net.layer_names if name.startswith(("conv", "fire"))]
+    layers = conv_layers(net)
     also = {layer: sorted(known) for layer, known in named_channels(options.name).items()}
     for layer, _, channel in (unit.partition(":") for unit in options.also.split(",") if unit):
         also[layer] = [*also.get(layer, []), int(channel)]
@@ -64,20 +63,25 @@ def _tiny(net, options: argparse.Namespace) -> tuple:
     check_classes(net, wnids, name=options.name, source=options.data)
     root = Path(options.data.removesuffix(".zip")).expanduser()
     rows = (root / "val" / "val_annotations.txt").read_text().splitlines()
+<<<<<<< HEAD
     return pixels, labels, [row.split("\t")[0] for row in rows], None
 
 
 def _photographs(folder: str) -> tuple:
-    """(files, labels, file names, class names): ImageNet numbers its classes by their sorted wnids."""
-    from torchvision.models import SqueezeNet1_1_Weights
-
-    classes, files = SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"], data.folder(folder)
-    if len(files) != len(classes):
-        raise ValueError(f"{folder} must hold <wnid>.jpg, one for each of {len(classes)} classes, got {len(files)}")
-    return files, torch.arange(len(files)), [file.name for file in files], classes
+    """(files, labels, file names, ImageNet's class names)."""
+    card = json.loads((_files.SHIPPED / "squeezenet.json").read_text(encoding="utf-8"))
+    files, (_, labels) = data.folder(folder), data.imagenet_folder(folder, card["wnids"])
+    return files, labels, [file.name for file in files], card["classes"]
 
 
 def _report(gallery) -> None:
+=======
+    names = [row.split("\t")[0] for row in rows]
+    layers = net.conv_names
+    some = slice(options.first)
+    gallery = mine(net, pixels[some], labels[some], layers=layers, chosen=options.channels, names=names[some])
+    save(gallery, options.out)
+>>>>>>> squeezenet
     chance = gallery.chance()
     for layer in gallery.layers:
         print(f"{layer}: purity {float(gallery.purities(layer).mean()):.3f} (chance {chance:.3f}), ", end="")
