@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 
 from zflib import _files, data, models
-from zflib._arguments import conv_layers, one_sentence
+from zflib._arguments import one_sentence
 from zflib.studies.gallery import alive, mine, save
 from zflib.studies.named_channels import named_channels
 from zflib.train.scoring import check_classes
@@ -44,13 +44,12 @@ def _mine(options: argparse.Namespace) -> None:
     """What the command does."""
     net = models.load(options.name).to(models.device())
     images, labels, names, classes = _tiny(net, options) if options.data else _photographs(options.photographs)
-    layers = conv_layers(net)
     also = {layer: sorted(known) for layer, known in named_channels(options.name).items()}
     for layer, _, channel in (unit.partition(":") for unit in options.also.split(",") if unit):
         also[layer] = [*also.get(layer, []), int(channel)]
     some = slice(options.first)
     gallery = mine(
-        net, images[some], labels[some], layers=layers, chosen=options.channels, names=names[some], classes=classes,
+        net, images[some], labels[some], layers=net.conv_names, chosen=options.channels, names=names[some], classes=classes,
         also=also, projected=options.projected, side=options.side,
     )  # fmt: skip
     save(gallery, options.out)
@@ -63,7 +62,6 @@ def _tiny(net, options: argparse.Namespace) -> tuple:
     check_classes(net, wnids, name=options.name, source=options.data)
     root = Path(options.data.removesuffix(".zip")).expanduser()
     rows = (root / "val" / "val_annotations.txt").read_text().splitlines()
-<<<<<<< HEAD
     return pixels, labels, [row.split("\t")[0] for row in rows], None
 
 
@@ -75,13 +73,6 @@ def _photographs(folder: str) -> tuple:
 
 
 def _report(gallery) -> None:
-=======
-    names = [row.split("\t")[0] for row in rows]
-    layers = net.conv_names
-    some = slice(options.first)
-    gallery = mine(net, pixels[some], labels[some], layers=layers, chosen=options.channels, names=names[some])
-    save(gallery, options.out)
->>>>>>> squeezenet
     chance = gallery.chance()
     for layer in gallery.layers:
         print(f"{layer}: purity {float(gallery.purities(layer).mean()):.3f} (chance {chance:.3f}), ", end="")
