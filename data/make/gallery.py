@@ -49,8 +49,8 @@ def _mine(options: argparse.Namespace) -> None:
         also[layer] = [*also.get(layer, []), int(channel)]
     some = slice(options.first)
     gallery = mine(
-        net, images[some], labels[some], layers=net.conv_names, chosen=options.channels, names=names[some], classes=classes,
-        also=also, projected=options.projected, side=options.side,
+        net, images[some], labels[some], layers=net.conv_names, chosen=options.channels, also=also, names=names[some],
+        classes=classes, projected=options.projected, side=options.side,
     )  # fmt: skip
     save(gallery, options.out)
     _report(gallery)

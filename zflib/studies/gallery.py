@@ -23,7 +23,6 @@ from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
 from ..experiments.top_k import Peaks
 
-
 _TOGETHER = 32  # images that are projected at once
 
 
@@ -343,7 +342,8 @@ def load_file(path: str | Path) -> Gallery:
 def _gallery(arrays: dict[str, np.ndarray]) -> Gallery:
     about = json.loads(arrays.pop("about").tobytes())
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    parts = {key: v.float() if v.is_floating_point() else v.long() for key, v in tensors.items() if v.dtype != torch.int8}
+    numbers = {key: value for key, value in tensors.items() if value.dtype != torch.int8}
+    parts = {key: value.float() if value.is_floating_point() else value.long() for key, value in numbers.items()}
     layers = list(dict.fromkeys(key.split("/")[0] for key in parts if "/" in key))
     peaks = {l: Peaks(*(parts[f"{l}/{what}"] for what in ("values", "images", "positions"))) for l in layers}
     by_layer = {what: {l: parts[f"{l}/{what}"] for l in layers} for what in ("labels", "chosen", "patch_agreement")}
