@@ -240,3 +240,9 @@ def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | 
         return pixels, f"Step {step} of {len(labels)}" + (f": {labels[step - 1]}" if labels[step - 1] else "")
 
     return panel(draw, step=(1, len(labels)))
+
+
+def toggle(name: str, values: Sequence[str], start: str) -> widgets.ToggleButtons:
+    """Buttons in a row, of which one is pressed."""
+    narrow = {"button_width": "52px"}
+    return widgets.ToggleButtons(options=list(values), value=start, description=name, style=narrow)
