@@ -156,6 +156,64 @@ def test_panel_moved_by_another_thread_while_it_draws_shows_the_last_value():
     assert panel.text == "grey 5" and (panel.pixels == 5).all()
 
 
+def crosshair(calls: list) -> explore.Panel:
+    """A panel that draws where the pointer is, unless it was pressed in the right half."""
+
+    def draw(x, y):
+        calls.append((x, y))
+        return flat(x + y)
+
+    def follow(x, y, start):
+        if start == (0, 0):
+            raise ValueError("not <there>")
+        return {"x": x, "y": y} if start[0] < 15 else {}
+
+    controls = {name: explore.panels.slider(name, 0, 29, 5) for name in ("x", "y")}
+    return explore.Panel(draw, controls, pointer=follow)
+
+
+def test_pointer_moves_controls_and_draws_once():
+    calls = []
+    panel = crosshair(calls)
+    panel.point(7, 9, (7, 9))
+    panel.point(99, 9, (7, 9))  # a control keeps its own limits
+    panel.point(20, 9, (20, 9))
+    panel.point(29, 9, (7, 9))  # nothing new
+    assert calls == [(5, 5), (7, 9), (29, 9)] and panel.values == {"x": 29, "y": 9} and panel.status.value == ""
+    panel.point(0, 0, (0, 0))
+    assert "ValueError: not &lt;there&gt;" in panel.status.value
+    panel.controls["x"].value = 3
+    assert calls[-1] == (3, 9) and panel.status.value == ""
+
+
+def test_pointer_is_heard_while_it_is_held():
+    pytest.importorskip("ipyevents")
+    calls = []
+    panel = crosshair(calls)
+    event = panel._presses.event
+    tell = lambda kind, x, y: event._handle_mouse_msg(event, {"event": kind, "dataX": x, "dataY": y}, [])  # noqa: E731
+    event.xy = [3, 3]  # not held
+    tell("mousedown", 4, 6)
+    event.xy = [8, 6]
+    event.xy = []
+    tell("mouseup", 9, 6)
+    event.xy = [1, 1]
+    tell("mouseleave", 1, 1)
+    assert calls[1:] == [(4, 6), (8, 6), (9, 6)]
+    finger = {"event": "touchstart", "changedTouches": [{"dataX": 2, "dataY": 3}]}
+    event._handle_mouse_msg(event, finger, [])
+    event._handle_mouse_msg(event, finger | {"event": "touchend"}, [])
+    event.xy = [10, 10]
+    assert calls[4:] == [(2, 3)] and panel.status.value == ""
+
+
+def test_panel_without_ipyevents_has_its_controls(monkeypatch):
+    monkeypatch.setattr(explore.panels, "Event", None)
+    calls = []
+    crosshair(calls).controls["x"].value = 8
+    assert calls == [(5, 5), (8, 5)]
+
+
 def test_panel_has_a_static_picture_and_its_words_for_readers_without_a_kernel():
     panel = explore.panel(lambda n: (flat(n), f"grey {n}"), n=(0, 9, 5))
     bundle = panel._repr_mimebundle_()

@@ -27,6 +27,18 @@ def framed_map(values: torch.Tensor, row: int, column: int, *, side: int = SIDE,
     return show.fit(show.framed(pixels, box, scale=side / max(values.shape)), side)
 
 
+def place(x: float, y: float, shape, *, side: int) -> tuple[float, float]:
+    """Row and column, as pixels of a picture of `shape` (rows, columns), under pixel (x, y) of its `show.fit`.
+
+    What lies beside the picture counts as its nearest edge.
+    """
+    scale, spot = max(shape) / side, []
+    for at, size in zip((y, x), shape):
+        margin = (side - round(size / scale)) // 2
+        spot.append(min(max((at + 0.5 - margin) * scale, 0), size - 1e-6))
+    return tuple(spot)
+
+
 def bars(rows: list[tuple[str, int, str]], *, step: int) -> Image.Image:
     """For each row its words and, below, a bar of so many pixels in a colour; SIDE wide, and as high or higher."""
     sheet = Image.new("RGB", (SIDE, max(SIDE, step * len(rows))), "white")

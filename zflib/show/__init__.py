@@ -1,5 +1,6 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
+from .drops import drop
 from .figures import (
     Axes,
     axes_pixels,
@@ -14,6 +15,7 @@ from .figures import (
     style,
 )  # fmt: skip
 from .light import calm, energy, lit
+from .matrices import matrices
 from .pixels import (
     DIVERGING,
     GREY,
@@ -32,6 +34,7 @@ from .pixels import (
     signed_pixels,
     upscale,
 )  # fmt: skip
+from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
 
 __all__ = [
     "DIVERGING",
@@ -43,9 +46,13 @@ __all__ = [
     "beside",
     "calm",
     "caption",
+    "channel_label",
     "crop_box",
     "difference_png",
+    "drop",
+    "encoded",
     "energy",
+    "figure2",
     "filters",
     "fit",
     "font",
@@ -55,12 +62,16 @@ __all__ = [
     "limit",
     "lit",
     "map_pixels",
+    "matrices",
     "mosaic",
     "numbers",
+    "on_page",
     "outline",
     "panels",
     "photo",
+    "poster",
     "projection",
+    "projection_tile",
     "signed_pixels",
     "style",
     "upscale",
