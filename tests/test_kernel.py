@@ -31,7 +31,6 @@ def measured():
     return [*(p.values for p in found.values()), *moved.distance.values(), moved.probability, projected]
 
 alone = measured()
-vars(slider.comm).pop("_reply_subshell_id", None)  # ipykernel 7.4: not only where the widget was made
 print(slider.model_id)
 """
 MEASURE = """

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zflib import data, models
+from zflib import _files, data, models
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import dogs, evolution, gallery
 
@@ -53,6 +53,25 @@ def test_gallery_mines_and_writes(tiny, monkeypatch, capsys):
         run(monkeypatch, "gallery", "small", "--data", tiny, "--out", out)
 
 
+def test_gallery_mines_photographs(tmp_path, monkeypatch, capsys):
+    net, out = network(1), tmp_path / "small-photographs.npz"
+    wnids = json.loads((_files.SHIPPED / "squeezenet.json").read_text(encoding="utf-8"))["wnids"]
+    (tmp_path / "photographs").mkdir()
+    for wnid in wnids[200:212]:
+        pixels = np.random.default_rng(int(wnid[1:])).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{wnid}.jpg")
+    monkeypatch.setattr(models, "load", lambda name: net)
+    arguments = ("--channels", 1, "--also", "conv2:3,conv2:4", "--side", 5, "--projected", 2)
+    run(monkeypatch, "gallery", "small", "--photographs", tmp_path / "photographs", "--out", out, *arguments)
+    found = gallery.load_file(out)
+    assert {3, 4} <= set(found.chosen["conv2"].tolist()) and found.projections["conv2"].shape[1:] == (2, 3, 5, 5)
+    assert found.counts.nonzero().flatten().tolist() == list(range(200, 212)) and len(found.classes) == 1000
+    assert found.names[5] == f"{wnids[205]}.jpg" and set(found.labels["conv1"].flatten().tolist()) <= set(
+        range(200, 212)
+    )
+    assert "conv2: purity" in capsys.readouterr().out
+
+
 def test_evolution_numbers_images_as_the_whole_set_does(tiny, monkeypatch):
     nets = {1: network(1), 5: network(5)}
     monkeypatch.setattr(models, "snapshots", lambda name: nets)
@@ -81,7 +100,7 @@ def test_dogs_writes_rounded_numbers(tmp_path, monkeypatch):
     for name, value in {"annotations": lambda: known, "SIZES": (11,), "DRAWS": 2, "LAYERS": ("fc3",)}.items():
         monkeypatch.setattr(dogs, name, value)
     monkeypatch.setattr(models, "load", lambda name: net)
-    run(monkeypatch, "dogs", "--net", "small", "--data", tmp_path, "--out", out)
+    run(monkeypatch, "dogs", "--network", "small", "--data", tmp_path, "--out", out)
     found = dogs.load(net, out)
     assert (found["network"], found["sha256"], found["images"]) == ("small", "of these weights", 3)
     delta = found["layers"]["fc3"]["rows"]["nose"]["delta"]
@@ -93,7 +112,7 @@ def test_dogs_writes_rounded_numbers(tmp_path, monkeypatch):
     ("evolution", ["zfnet56"], "there is no Tiny ImageNet in"),
     ("gallery", ["nothing"], "name 'nothing' is not a network"),
     ("gallery", ["zfnet56"], "there is no Tiny ImageNet in"),
-    ("dogs", ["--net", "nothing"], "name 'nothing' is not a network"),
+    ("dogs", ["--network", "nothing"], "name 'nothing' is not a network"),
     ("dogs", [], "there is no .*; give the folder that holds val/images"),
 ])  # fmt: skip
 def test_a_command_ends_with_one_sentence(command, arguments, message, tmp_path, monkeypatch):

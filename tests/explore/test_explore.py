@@ -204,7 +204,7 @@ def test_pointer_is_heard_while_it_is_held():
     event._handle_mouse_msg(event, finger, [])
     event._handle_mouse_msg(event, finger | {"event": "touchend"}, [])
     event.xy = [10, 10]
-    assert calls[4:] == [(2, 3)]
+    assert calls[4:] == [(2, 3)] and panel.status.value == ""
 
 
 def test_panel_without_ipyevents_has_its_controls(monkeypatch):

@@ -51,6 +51,8 @@ class Panel(widgets.VBox):
             self.picture.add_class("zf-pointer")
             self.children = [*self.children, widgets.HTML(CURSOR)]
             self._presses = _Presses(self.picture, self.point)
+            _hear_at_once(self._presses.event)
+        _hear_at_once(*self.controls.values())
 
     @property
     def values(self) -> dict:
@@ -103,6 +105,7 @@ class Panel(widgets.VBox):
             self.words.value = f'<p aria-live="polite" style="margin:0;line-height:1.5">{html.escape(self.text)}</p>'
         finally:
             self._moving = None
+            _hear_at_once(*self.controls.values())
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
@@ -111,6 +114,17 @@ class Panel(widgets.VBox):
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle
+
+
+def _hear_at_once(*controls: widgets.Widget) -> None:
+    """Let them hear the front end while a cell runs, in the thread (subshell) that JupyterLab keeps for widgets.
+
+    ipykernel 7.4 delivers to a widget where it spoke last itself, which is the cell that made or changed it, and there
+    it waits until the cell is done. Kernels without that memory are left as they are.
+    """
+    for control in controls:
+        if control.comm is not None:  # None once closed
+            vars(control.comm).pop("_reply_subshell_id", None)
 
 
 class _Presses:
