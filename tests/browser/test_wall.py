@@ -70,7 +70,7 @@ def test_a_press_in_the_map_chooses_the_position(panels, x, row, column):
 
 def test_a_press_in_the_photograph_chooses_the_position_and_the_tick_goes_back(panels):
     panel = panels["layers"]
-    press(panel, 60, 21 + 180)
+    press(panel, 60, 21 + 200)
     wait_until(lambda: "has the value" in words(panel) and "at row 5, column 1" in words(panel))
     panel.get_by_role("checkbox").check()
     wait_until(lambda: "is strongest" in words(panel))
@@ -92,7 +92,10 @@ def test_a_drag_in_a_face_moves_all_masks(panels):
 
 @pytest.mark.parametrize("view", ["raw", "lit", "grey", "calm"])
 def test_buttons_choose_how_projections_are_drawn(panels, view):
-    panel, before = panels["layers"], pixels(panels["layers"])
+    panel = panels["layers"]
+    panel.get_by_role("checkbox").check()  # elsewhere the channel may be silent
+    wait_until(lambda: "is strongest" in words(panel))
+    before = pixels(panel)
     panel.get_by_role("button", name=view).click()
     wait_until(lambda: pixels(panel) != before)
     assert f"{view}" in panel.locator(".mod-active").inner_text()

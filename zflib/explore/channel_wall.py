@@ -35,6 +35,7 @@ TILE, GAP = 58, 2  # pixels of a tile, and between two
 MARGIN = 28  # pixels on the left, for the number of each row's first channel
 TITLE, SPACE = 21, 10  # pixels
 NINE, SIDE = 9, 160  # pictures of the opened channel, and their pixels
+WHOLE = 3 * SIDE + 2 * 4  # pixels of three in a row
 PATIENCE = 1.5  # seconds until a page is shown with the tiles that are there
 
 
@@ -75,7 +76,7 @@ class Shipped:
     def opened(self, layer: str, channel: int, view: str) -> tuple[np.ndarray, str]:
         """The strongest projection, large, and those of the other images where the gallery has them; and words."""
         gallery, view = self.gallery, _without_patches(view)
-        pictures = [projection_pixels(gallery.tile(layer, channel), 3 * SIDE, view=view)]
+        pictures = [projection_pixels(gallery.tile(layer, channel), WHOLE, view=view)]
         titles = [f"{layer}:{channel}: the projection from its strongest image, {view}"]
         if channel in gallery.chosen[layer].tolist():
             few = [projection_pixels(one, SIDE, view=view) for one in gallery.nine(layer, channel)[:NINE].float()]
