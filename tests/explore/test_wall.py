@@ -13,6 +13,7 @@ from zflib import data, explore, show
 from zflib.deconv import receptive_field
 from zflib.explore import channel_wall as walls
 from zflib.explore import correspondence_explorer, layer_explorer
+from zflib.studies import gallery
 from zflib.studies.units import VIEWS, Units, patch_tiles, projection_pixels, sheet, unit_tiles
 
 GEOMETRY = zflib.models.Geometry(64, 56, (
@@ -68,7 +69,7 @@ def test_a_tile_is_the_projection_from_the_channels_strongest_image(wall, net, s
         for channel in range(1, 8):  # that of channel 0 is framed
             at = found.positions[channel, 0]
             whole = zflib.Deconvnet(net).project(images[found.images[channel, :1]], layer, channel, positions=at)
-            cut = zflib.studies.gallery.crop(net, layer, whole, at[None])[0]
+            cut = gallery.crop(net, layer, whole, at[None])[0]
             drawn = projection_pixels(cut, walls.TILE, view="calm").astype(int)
             assert np.abs(tile_of(wall, channel) - drawn).max() <= 1
 
@@ -140,6 +141,40 @@ def test_a_page_that_takes_long_is_shown_before_it_is_complete(net, squares, pea
     assert drawn.wait(20)
     whole = explore.wall(net, squares, peaks=peaks, layer="conv1")
     assert np.array_equal(panel.pixels, whole.pixels)
+
+
+@pytest.fixture(scope="module")
+def mined(net, squares):
+    return gallery.mine(net, squares, torch.arange(12) % 6, layers=["conv1", "conv2"], chosen=3)
+
+
+def test_a_gallery_without_its_images_shows_projections_and_names(net, mined):
+    panel = explore.wall(net, gallery=mined)
+    for channel in (3, int(mined.chosen["conv2"][0])):
+        panel.controls["channel"].value = channel
+        large = projection_pixels(mined.tile("conv2", channel), walls.WHOLE, view="calm")
+        bottom = len(panel.pixels) - walls.SPACE
+        assert np.array_equal(panel.pixels[bottom - walls.WHOLE : bottom, : walls.WHOLE], large)
+        assert all(name in panel.text for name in mined.class_names("conv2", channel))
+        small = projection_pixels(mined.tile("conv2", channel + 1), walls.TILE, view="calm")
+        frame = 2 if (channel + 1) % walls.COLUMNS else 0  # of the tile on its left
+        assert np.array_equal(tile_of(panel, channel + 1)[:, frame:], small[:, frame:])
+    nine = sheet(
+        [projection_pixels(one, walls.SIDE, view="calm") for one in mined.nine("conv2", channel)],
+        columns=3,
+        rows=3,
+        gap=4,
+    )
+    right = walls.WHOLE + walls.SPACE
+    assert np.array_equal(panel.pixels[bottom - walls.WHOLE : bottom, right : right + 488][::2, ::2], nine[::2, ::2])
+    for view in VIEWS:
+        panel.controls["view"].value = view
+        assert panel.status.value == ""
+
+
+def test_a_gallery_with_its_images_is_looked_up_in_them(net, squares, mined, peaks):
+    panel = explore.wall(net, squares, gallery=mined, unit="conv2:5")
+    assert np.array_equal(panel.pixels, explore.wall(net, squares, peaks=peaks, unit="conv2:5").pixels)
 
 
 def test_wall_and_units_begin_at_an_address(net, squares, peaks):
