@@ -9,7 +9,10 @@ from torch import nn
 
 from .. import show
 
-SIDE = 176  # pixels
+SIDE = 300  # pixels of a picture; three of them are as wide as a page
+GAP = 12  # pixels between pictures
+STRIP = 21  # pixels of the line above a picture
+ROW = STRIP + SIDE + GAP
 TOP = 5  # classes in the bars
 QUIET = "#9aa5b1"  # of the bars that are not the one to watch
 
@@ -46,8 +49,8 @@ def bars(rows: list[tuple[str, int, str]], *, step: int) -> Image.Image:
     for number, (words, length, colour) in enumerate(rows):
         top = number * step
         if length:
-            draw.rectangle((0, top + 17, length, top + step - 6), fill=colour)
-        draw.text((0, top + 1), words, fill="black", font=show.font(12))
+            draw.rectangle((0, top + 19, length, top + min(step - 6, 36)), fill=colour)
+        draw.text((0, top + 1), words, fill="black", font=show.font(13))
     return sheet
 
 
@@ -61,7 +64,22 @@ def class_bars(probabilities: torch.Tensor, net: nn.Module, label: int) -> np.nd
     return np.asarray(bars(rows, step=SIDE // TOP))
 
 
-def class_name(net: nn.Module, index: int) -> str:
-    """What the network calls the class, or its number."""
+def class_name(net: nn.Module, index: int, *, most: int = 200) -> str:
+    """What the network calls the class, cut after `most` letters, or its number."""
     classes = getattr(net, "classes", None)
-    return classes[index] if classes else f"class {index}"
+    name = classes[index] if classes else f"class {index}"
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def rows_of(rows: list[list[np.ndarray]], titles: list[list[str]]) -> np.ndarray:
+    """(H,W,3) uint8: rows of SIDE pixels below each other, each picture with one line above it, ROW pixels a row."""
+    sheets = []
+    for pictures, lines in zip(rows, titles):
+        tiles = [show.caption(picture, line, lines=1) for picture, line in zip(pictures, lines, strict=True)]
+        sheets.append(np.pad(show.beside(tiles, gap=GAP), ((0, GAP), (0, 0), (0, 0)), constant_values=255))
+    return np.concatenate(sheets)
+
+
+def row_and_column(x: int, y: int) -> tuple[int, int]:
+    """Which picture of `rows_of` pixel (x, y) is in."""
+    return y // ROW, x // (SIDE + GAP)

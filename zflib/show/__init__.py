@@ -1,6 +1,6 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
-from .drops import drop
+from .drops import drop, drop_pixels
 from .figures import (
     Axes,
     axes_pixels,
@@ -50,6 +50,7 @@ __all__ = [
     "crop_box",
     "difference_png",
     "drop",
+    "drop_pixels",
     "encoded",
     "energy",
     "figure2",
