@@ -111,7 +111,7 @@ def test_maps_of_another_size_appear_later_coarse_ones_first(monkeypatch):
     panel = explore.occlusion(small(), torch.randn(3, 56, 56), layer="0")
     first, desk = panel.controls["size"].value, panel._draw.__self__
     panel.controls["size"].value = 8
-    waiting, known = panel.pixels, [desk.measuring(8)]
+    waiting, known = panel.pixels, [desk.measuring(8) or 0]
     panel.controls["size"].value = 16  # what is no longer asked for is not measured to its end
     panel.controls["size"].value = 8
     go_on.set()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..studies.units import VIEWS, projection_pixels
 from .charts import GAP, ROW, SIDE, STRIP, class_bars, class_name, framed_image, place, row_and_column, rows_of
+from .gradually import Gradually
 from .panels import Panel, list_slider, slider, toggle
 from .upload import Upload
 
@@ -139,37 +139,6 @@ class Occluder:
         )
 
 
-class Measuring:
-    """Which maps of a square are known: those asked for are measured in a thread of its own, coarse ones first.
-
-    `arrived()` is called after each, unless another size has been asked for meanwhile.
-    """
-
-    def __init__(self, square: Occluder, arrived: Callable):
-        self._square, self._arrived = square, arrived
-        self._known, self._wanted = {square.start: square.places}, square.start
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="occlusion")
-
-    def __call__(self, size: int) -> int:
-        """`places` of the finest maps of this size, 0 for none; finer ones are begun."""
-        if self._wanted != size:
-            self._wanted = size
-            self._worker.submit(self._measure, size)
-        return self._known.get(size, 0)
-
-    def _measure(self, size: int) -> None:
-        for places in (COARSE, self._square.places):
-            if self._wanted == size and self._known.get(size, 0) < places:
-                self._square.maps(size, places)
-                self._known[size] = places
-                if self._wanted == size:
-                    self._arrived()
-
-    def wait(self) -> None:
-        """Return when all that was asked for is measured."""
-        self._worker.submit(int).result()
-
-
 def occlusion(
     net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str | None = None, fill=0.0,
     view: str = "calm", preprocess: Callable | None = None,
@@ -208,14 +177,21 @@ class Desk:
 
     def _look_at(self, image: torch.Tensor, **settings) -> None:
         self.square = Occluder(self.net, image, **settings)
-        self.measuring = Measuring(self.square, lambda: self.panel.redraw())
+        self.measuring = Gradually(self._measured, lambda: self.panel.redraw())
+        self.measuring.at_once(self.square.start)
+
+    def _measured(self, size: int) -> Iterator[int]:
+        """How many places the maps of this size have that are measured: few, then all."""
+        for places in (COARSE, self.square.places) if size != self.square.start else (self.square.places,):
+            self.square.maps(size, places)
+            yield places
 
     def draw(self, row: int, column: int, size: int, view: str, own=()) -> tuple[np.ndarray, str]:
         """The picture and its words; a photograph that has just been loaded is looked at from now on."""
         if self.upload and (loaded := self.upload.new(own)) is not None:
             self._look_at(loaded, **self.settings | {"label": None})  # its own most probable class
         row, column = self.square.inside(row, column, size)
-        pixels = self.square.pixels(row, column, size, view=view, places=self.measuring(size))
+        pixels = self.square.pixels(row, column, size, view=view, places=self.measuring(size) or 0)
         return pixels, self.square.describe(row, column, size)
 
     def point(self, x: int, y: int, start: tuple[int, int]) -> dict:
