@@ -1,5 +1,7 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
+from .cells import matrices
+from .diagram import machine, machine_steps
 from .drops import drop, drop_pixels
 from .figures import (
     Axes,
@@ -15,7 +17,7 @@ from .figures import (
     style,
 )  # fmt: skip
 from .light import calm, energy, lit
-from .matrices import matrices
+from .moving import animated
 from .pixels import (
     DIVERGING,
     GREY,
@@ -37,43 +39,9 @@ from .pixels import (
 from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
 
 __all__ = [
-    "DIVERGING",
-    "GREY",
-    "ORANGE",
-    "SEQUENTIAL",
-    "Axes",
-    "axes_pixels",
-    "beside",
-    "calm",
-    "caption",
-    "channel_label",
-    "crop_box",
-    "difference_png",
-    "drop",
-    "drop_pixels",
-    "encoded",
-    "energy",
-    "figure2",
-    "filters",
-    "fit",
-    "font",
-    "framed",
-    "grid",
-    "image_pixels",
-    "limit",
-    "lit",
-    "map_pixels",
-    "matrices",
-    "mosaic",
-    "numbers",
-    "on_page",
-    "outline",
-    "panels",
-    "photo",
-    "poster",
-    "projection",
-    "projection_tile",
-    "signed_pixels",
-    "style",
-    "upscale",
+    "Axes", "DIVERGING", "GREY", "ORANGE", "SEQUENTIAL", "animated", "axes_pixels", "beside", "calm", "caption",
+    "channel_label", "crop_box", "difference_png", "drop", "drop_pixels", "encoded", "energy", "figure2", "filters", "fit", "font",
+    "framed", "grid", "image_pixels", "limit", "lit", "machine", "machine_steps", "map_pixels", "matrices",
+    "mosaic", "numbers", "on_page", "outline", "panels", "photo", "poster", "projection", "projection_tile",
+    "signed_pixels", "style", "upscale",
 ]  # fmt: skip
