@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import zflib
-from zflib import data, explore, show
+from zflib import data, explore
 from zflib.experiments.transforms import Move, moved
 from zflib.explore import charts, invariance_explorer
 from zflib.models import Conv, Geometry, ZFNet
@@ -401,7 +403,7 @@ def test_a_chart_draws_values_where_they_belong():
     assert near(chart.x(2.5), chart.y(0.5), blue) and near(chart.x(2.5), chart.y(1.5), paler)
     assert not near(chart.x(2.5), chart.y(0.8), blue) and chart.amount(chart.x(7)) == pytest.approx(7)
     rows = list(charts._apart({"a": 50.0, "b": 51.0, "c": 290.0}).values())
-    assert all(b - a >= 16.9 for a, b in zip(rows, rows[1:])) and max(rows) <= charts.SIDE - 12
+    assert all(b - a >= 16.9 for a, b in pairwise(rows)) and max(rows) <= charts.SIDE - 12
 
 
 @pytest.mark.parametrize("change, message", [

@@ -391,13 +391,13 @@ def test_units_at_both_ends_of_the_channels_of_every_layer(net, squares):
         for end in (0, channel.max):
             channel.value = end
             assert panel.status.value == "" and f"Channel {end} of {layer}" in panel.text and "class <" in panel.text
-            assert panel.pixels.shape[1] == 3 * 272 + 2 * 12
+            assert panel.pixels.shape[1] == 6 * 156 + 5 * 8
     assert channel.max == 5 and "class &lt;" in panel.words.value
 
 
 def test_units_clamps_the_channel_and_starts_where_it_is_told(net, squares):
     panel = explore.units(net, squares, layer="conv1")
-    assert panel.values == {"layer": "conv1", "channel": 0} and panel.controls["channel"].max == 7
+    assert panel.values == {"layer": "conv1", "channel": 0, "view": "calm"} and panel.controls["channel"].max == 7
     panel.controls["layer"].value = "conv2"
     panel.controls["channel"].value = 11
     panel.controls["layer"].value = "conv1"
@@ -479,7 +479,8 @@ def _moves(name, net, image):
     """A panel on `net` and what its controls may say."""
     if name == "layers":
         panel = explore.layers(net, {"cat": image, "turned": image.flip(2)}, layer="conv2")
-        return panel, [{"photo": p, "layer": layer, "rule": "guided", "channel": c}
+        rest = {"rule": "guided", "row": 1, "column": 2, "view": "lit"}
+        return panel, [{"photo": p, "layer": layer, "channel": c, "strongest": c == 0} | rest
                        for p in ("cat", "turned") for layer in ("conv1", "conv2", "fc4") for c in (0, 9)]  # fmt: skip
     if name == "occlusion":
         panel = explore.occlusion(net, image, layer="conv2")
@@ -489,7 +490,8 @@ def _moves(name, net, image):
         return panel, [{"down": d, "right": r, "scale": 1, "angle": a} for d in (0, 9) for r in (0, 3) for a in (0, 8)]
     images = torch.stack([image, image.flip(1), image.flip(2)])
     panel = explore.correspondence(net, images, {"nose": torch.full((3, 2), 28)}, layers=("conv1", "conv2", "fc3"))
-    return panel, [{"part": "nose", "layer": layer, "size": n} for layer in ("conv1", "conv2", "fc3") for n in (5, 9)]
+    return panel, [{"part": "nose", "layer": layer, "size": n, "down": n - 5, "right": 3}
+                   for layer in ("conv1", "conv2", "fc3") for n in (5, 9)]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["layers", "occlusion", "invariance", "correspondence"])

@@ -1,5 +1,6 @@
 """Panels to play with: thin ipywidgets over `show` and the rooms behind it; no other room imports ipywidgets."""
 
+from .channel_wall import wall
 from .correspondence_explorer import correspondence
 from .invariance_explorer import invariance
 from .layer_explorer import layers
@@ -7,4 +8,4 @@ from .occlusion_explorer import occlusion
 from .panels import Panel, panel, stepper
 from .unit_explorer import units
 
-__all__ = ["Panel", "correspondence", "invariance", "layers", "occlusion", "panel", "stepper", "units"]
+__all__ = ["Panel", "correspondence", "invariance", "layers", "occlusion", "panel", "stepper", "units", "wall"]

@@ -24,7 +24,7 @@ class Ahead:
     def __call__(self, *key):
         with self._lock:
             known = self._results.get(key)
-            if mine := known is None or known.cancel():  # not begun: this thread will not wait for its turn
+            if mine := known is None or known.cancel() or _failed(known):  # not begun: no waiting for its turn
                 known = self._results[key] = Future()
                 known.set_running_or_notify_cancel()
                 self._forget()
@@ -41,6 +41,21 @@ class Ahead:
                     self._results[key] = self._worker.submit(self._make, *key)
             self._forget()
 
+    def waiting(self, keys: Iterable[tuple], then: Callable[[], None]) -> bool:
+        """Whether one of these is still being prepared; each that is calls `then` when it is ready."""
+        with self._lock:
+            known = [self._results[key] for key in keys if key in self._results]
+        late = [future for future in known if not future.done()]
+        for future in late:
+            future.add_done_callback(lambda ready: ready.cancelled() or then())
+        return bool(late)
+
+    def ready(self, *key):
+        """make(*key) if that is known by now, else None."""
+        with self._lock:
+            known = self._results.get(key)
+        return known.result() if known and known.done() else None
+
     def _run(self, future: Future, key: tuple) -> None:
         try:
             future.set_result(self._make(*key))
@@ -51,3 +66,7 @@ class Ahead:
     def _forget(self) -> None:
         for key in list(self._results)[: max(0, len(self._results) - self._kept)]:
             del self._results[key]
+
+
+def _failed(future: Future) -> bool:
+    return future.done() and future.exception() is not None

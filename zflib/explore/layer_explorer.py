@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
@@ -20,7 +19,7 @@ from ..deconv import RULES, Deconvnet, Unsupported, receptive_fields, strongest
 from ..record.hooks import check_layers
 from ..studies.units import VIEWS, projection_pixels
 from .charts import framed_image, framed_map, place
-from .panels import Panel, menu, slider, toggle
+from .panels import Panel, Placing, menu, slider, toggle
 from .upload import Upload
 
 Box = tuple[int, int, int, int]
@@ -267,12 +266,12 @@ class Spot:
         self.strongest = widgets.Checkbox(value=True, description="strongest position", indent=False)
         self.row, self.column = slider("row", 0, 0, 0), slider("column", 0, 0, 0)
         self.controls = {"strongest": self.strongest, "row": self.row, "column": self.column}
-        self._own = threading.local()  # whether it is this thread that places the sliders
+        self._placing = Placing()
         for control in (self.row, self.column):
             control.observe(self._let_go, names="value")
 
     def _let_go(self, change: dict) -> None:
-        if not getattr(self._own, "placing", False):
+        if not self._placing.now:
             self.strongest.value = False
 
     def placed(self, view: View, channel: int, strongest: bool, row: int, column: int) -> Position | None:
@@ -281,12 +280,9 @@ class Spot:
             return None
         height, width = view.activations.shape[-2:]
         chosen = min(row, height - 1), min(column, width - 1)
-        self._own.placing = True
-        try:
+        with self._placing:
             self.row.max, self.column.max = height - 1, width - 1
             self.row.value, self.column.value = view.strongest_position(channel) if strongest else chosen
-        finally:
-            self._own.placing = False
         return None if strongest else chosen
 
 

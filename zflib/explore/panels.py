@@ -175,6 +175,18 @@ class _Presses:
 _HELD = ("mousedown", "mouseup", "mouseleave", "touchstart", "touchmove", "touchend")
 
 
+class Placing(threading.local):
+    """`with placing:` this thread moves controls itself; whoever watches them can tell it from the learner's moves."""
+
+    now = False
+
+    def __enter__(self) -> None:
+        self.now = True
+
+    def __exit__(self, *error) -> None:
+        self.now = False
+
+
 def _checked(pixels) -> np.ndarray:
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         what = f"{pixels.dtype} {tuple(pixels.shape)}" if hasattr(pixels, "shape") else type(pixels).__name__

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import nn
 
 from .._arguments import check_choice, check_layer, check_net
 from ..data import windows
-from ..studies.units import COLUMNS, VIEWS, Unit, Units, describe_unit, unit_pixels
+from ..studies.units import COLUMNS, VIEWS, Unit, Units, describe_unit, locate, unit_pixels
 from .ahead import Ahead
 from .panels import Panel, list_slider, slider, toggle
 
@@ -28,7 +30,7 @@ def units(
     check_net(net)
     check_choice("view", view, VIEWS)
     known = Units(net, window_pixels(net, images), layers=layers, **found)
-    start, first = first_shown(known, unit, layer)
+    start, first = first_shown(net, known.counts, unit, layer)
     ready, channels = (
         Ahead(lambda layer, channel: looked_at(known, layer, channel, COLUMNS)),
         slider("channel", 0, known.channels(start) - 1, first),
@@ -52,12 +54,12 @@ def window_pixels(net: nn.Module, images):
     return windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
 
 
-def first_shown(known: Units, unit: str | None, layer) -> tuple[str, int]:
-    """Layer and channel to begin with: those of the address, or the layer's first channel."""
+def first_shown(net: nn.Module, counts: Mapping[str, int], unit: str | None, layer) -> tuple[str, int]:
+    """Layer and channel to begin with: those of the address, or the first channel of the layer, by default the last."""
     if unit is not None:
-        return known.locate(unit)
-    start = check_layer(known.net, layer) if isinstance(layer, nn.Module) else layer or known.layers[-1]
-    check_choice("layer", start, known.layers)
+        return locate(unit, counts)
+    start = check_layer(net, layer) if isinstance(layer, nn.Module) else layer or list(counts)[-1]
+    check_choice("layer", start, counts)
     return start, 0
 
 

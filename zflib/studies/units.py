@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -125,16 +126,10 @@ class Units:
         """How many the layer has."""
         return len(self.peaks[layer].values)
 
-    def locate(self, address: str) -> tuple[str, int]:
-        """Layer and channel of an address like "conv5:173"; ValueError if there is none such."""
-        layer, colon, channel = str(address).rpartition(":")
-        if not colon or not channel.isdecimal():
-            raise ValueError(f"unit must be a layer and a channel, like '{self.layers[-1]}:0', got {address!r}")
-        check_choice("the layer of unit", layer, self.layers)
-        last = self.channels(layer) - 1
-        if int(channel) > last:
-            raise ValueError(f"the channel of unit must be 0 to {last}, those of layer {layer!r}, got {channel}")
-        return layer, int(channel)
+    @property
+    def counts(self) -> dict[str, int]:
+        """Layer -> how many channels it has."""
+        return {layer: self.channels(layer) for layer in self.layers}
 
     def _unit(self, layer: str, channel: int, count: int | None = None) -> Unit:
         """The channel with its `count` strongest images, by default with all that were found."""
@@ -179,6 +174,19 @@ class Units:
         return [path.replace("\\", "/").rpartition("/")[2] for path in paths]
 
 
+def locate(address: str, counts: Mapping[str, int]) -> tuple[str, int]:
+    """Layer and channel of a unit's address like "conv5:173", within `counts` (layer -> channels); else ValueError."""
+    layer, colon, channel = str(address).rpartition(":")
+    if not colon or not channel.isdecimal():
+        raise ValueError(f"unit must be a layer and a channel, like '{next(iter(counts))}:0', got {address!r}")
+    if layer not in counts:
+        raise ValueError(f"unit must be of one of the layers {', '.join(counts)}, got {address!r}")
+    if int(channel) >= counts[layer]:
+        last = counts[layer] - 1
+        raise ValueError(f"unit must be one of the channels 0 to {last} of layer {layer!r}, got {address!r}")
+    return layer, int(channel)
+
+
 def projection_pixels(
     projection: torch.Tensor, side: int = SIDE, *, view: str = "raw", patch=None, net: nn.Module | None = None
 ) -> np.ndarray:
@@ -187,9 +195,9 @@ def projection_pixels(
     `view` is one of `VIEWS`; "lit" needs the patch of the image, (3,h,w) in the units of `net` or uint8 (h,w,3).
     """
     if view == "lit":
-        return show.fit(_lit(patch, projection, net=net), side, smooth=True)
+        return show.fit(show.lit(patch, projection, net=net), side, smooth=True)
     if view == "calm":
-        projection = _calm(projection)
+        projection = show.calm(projection)
     elif view == "grey":
         projection = (projection * LUMINANCE.to(projection)).sum(dim=0, keepdim=True)
     return show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), side, smooth=True)
@@ -244,10 +252,10 @@ def whole_tiles(unit: Unit, side: int = TILE) -> list[np.ndarray]:
 
 
 TITLES = {
-    "raw": "projected down to pixels",
-    "calm": "projected down to pixels, blurred a little and paler",
-    "lit": "the patches, lit where the projection is strong",
-    "grey": "projected down to pixels, brightness only",
+    "raw": "their projections",
+    "calm": "their projections, blurred a little and paler",
+    "lit": "the patches, lit where their projections are strong",
+    "grey": "their projections, brightness only",
 }
 
 
@@ -285,24 +293,3 @@ def describe_unit(unit: Unit, names: list[str]) -> str:
 def _ordinal(number: int) -> str:
     names = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
     return names[number - 1] if number <= len(names) else f"{number}th"
-
-
-def _blur(values: torch.Tensor, sigma: float) -> torch.Tensor:
-    reach = int(3 * sigma + 0.5) + 1
-    bell = torch.exp(-torch.arange(-reach, reach + 1).float().square() / (2 * sigma**2))
-    bell = (bell / bell.sum()).to(values)
-    padded = F.pad(values[:, None], [reach] * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, bell[None, None, None]), bell[None, None, :, None])[:, 0]
-
-
-def _calm(projection, *, sigma=0.6, colour=0.35):
-    blurred = _blur(projection, sigma)
-    mean = blurred.mean(dim=0, keepdim=True)
-    return mean + colour * (blurred - mean)
-
-
-def _lit(patch, projection, *, net=None):
-    pixels = show.image_pixels(patch, net)
-    energy = _blur(projection.square().sum(dim=0, keepdim=True), 2)[0].clamp(min=0).sqrt()
-    e = (energy / energy.flatten().quantile(0.98).clamp(min=1e-12)).clamp(0, 1)[..., None].numpy()
-    return (e * pixels + (1 - e) * 128).round().astype(np.uint8)
