@@ -81,7 +81,7 @@ def drawn(net, seed):
         control = [control for control in panel.controls.values() if hasattr(control, "max")][-1]
         control.value = control.max
     assert not any(panel.status.value for panel in panels)
-    return [torch.from_numpy(panel.pixels.copy()) for panel in panels]
+    return [torch.tensor(list(panel.text.encode())) for panel in panels] + [torch.from_numpy(panels[0].pixels.copy())]
 
 
 CALLS = [peaks, squares, moves, parts, projections, fields, chosen, drawn]
