@@ -16,6 +16,7 @@ from PIL import Image
 import zflib
 from zflib import data, explore, show
 from zflib.deconv import RULES
+from zflib.explore import charts
 from zflib.explore.layer_explorer import SIDE, View, open_photo
 
 GEOMETRY = zflib.models.Geometry(64, 56, (
@@ -484,10 +485,12 @@ def _moves(name, net, image):
                        for p in ("cat", "turned") for layer in ("conv1", "conv2", "fc4") for c in (0, 9)]  # fmt: skip
     if name == "occlusion":
         panel = explore.occlusion(net, image, layer="conv2")
-        return panel, [{"row": row, "column": c, "size": size} for row in (0, 9) for c in (0, 20) for size in (4, 12)]
+        return panel, [{"row": row, "column": c, "size": size, "view": "raw"}
+                       for row in (0, 9) for c in (0, 20) for size in (4, 12)]  # fmt: skip
     if name == "invariance":
         panel = explore.invariance(net, image, layers=("conv1", "conv2", "fc4"))
-        return panel, [{"down": d, "right": r, "scale": 1, "angle": a} for d in (0, 9) for r in (0, 3) for a in (0, 8)]
+        return panel, [{"down": d, "right": r, "scale": 1, "angle": a, "along": "down"}
+                       for d in (0, 9) for r in (0, 3) for a in (0, 8)]  # fmt: skip
     images = torch.stack([image, image.flip(1), image.flip(2)])
     panel = explore.correspondence(net, images, {"nose": torch.full((3, 2), 28)}, layers=("conv1", "conv2", "fc3"))
     return panel, [{"part": "nose", "layer": layer, "size": n, "down": n - 5, "right": 3}
@@ -498,12 +501,18 @@ def _moves(name, net, image):
 def test_two_threads_draw_what_one_draws(net, name):
     image = net.preprocess([data.photo("chelsea")])[0]
     alone, moves = _moves(name, net, image)
+    # maps and curves that appear as they are measured leave the pictures on the left to be compared
+    part = slice(charts.SIDE if name in ("occlusion", "invariance") else None)
     expected = [alone._draw(**move) for move in moves]
     shared, _ = _moves(name, net, image)
 
     def draw_all(order: list[int]) -> list[int]:
         drawn = {number: shared._draw(**moves[number]) for number in order}
-        return [n for n, (pixels, text) in drawn.items() if text != expected[n][1] or (pixels != expected[n][0]).any()]
+        return [
+            number
+            for number, (pixels, text) in drawn.items()
+            if text != expected[number][1] or (pixels[:, part] != expected[number][0][:, part]).any()
+        ]
 
     numbers = list(range(len(moves)))
     with ThreadPoolExecutor(2) as pool:

@@ -20,6 +20,7 @@ from ..record.hooks import check_layers
 from ..studies.units import VIEWS, projection_pixels
 from .charts import framed_image, framed_map, place
 from .panels import Panel, Placing, menu, slider, toggle
+from .upload import Upload
 
 Box = tuple[int, int, int, int]
 SIDE, GAP = 240, 12  # pixels of each of the four pictures of `activation_pixels`, which is 996 pixels wide
@@ -194,7 +195,7 @@ def layers(
     """Explore `net`: choose photograph, layer, channel and rule; see where the channel is strongest, and why.
 
     A click in the photograph or in the map, or the sliders, choose another position, which is then projected. `view` is
-    how the projection is drawn first: "raw", "calm", "lit" or "grey".
+    how the projection is drawn first: "raw", "calm", "lit" or "grey". A photograph of yours can be loaded in the panel.
     `images`: dict name -> image, a list, or None for the shipped photographs; an image is a photograph's name, a path,
     a PIL image, a uint8 array or an already prepared float tensor (3,H,W). For a network that is not ours give
     `preprocess`, from one PIL image to (3,H,W) or (1,3,H,W), and `layers`, the module paths to choose from.
@@ -221,7 +222,13 @@ def layers(
     spot = Spot()
     menus = {"photo": (sources, photo), "layer": (names, layer), "rule": (RULES, rule)}
 
-    def draw(photo, layer, rule, channel, strongest, row, column, view) -> tuple[np.ndarray, str]:
+    upload = Upload(preprocess) if preprocess else None  # only then photographs can be prepared
+
+    def draw(photo, layer, rule, channel, strongest, row, column, view, own=()) -> tuple[np.ndarray, str]:
+        if upload and (image := upload.new(own)) is not None:
+            photo = _added(sources, upload.name, image)
+            controls["photo"].options = list(sources)
+            controls["photo"].value = photo
         looked = seen(photo, layer, rule)
         channels.max = last = len(looked.values) - 1
         channel = min(channel, last)
@@ -235,8 +242,18 @@ def layers(
 
     controls = {name: menu(name, values, start) for name, (values, start) in menus.items()}
     controls |= {"channel": channels} | spot.controls | {"view": toggle("view", VIEWS, view)}
+    if upload:
+        controls["own"] = upload.control
     panel = Panel(draw, controls, pointer=pointer)
     return panel
+
+
+def _added(sources: dict[str, object], name: str, image: torch.Tensor) -> str:
+    """The name under which the image now is among the sources: its own, with a number where that is taken."""
+    names = [name, *(f"{name} {number}" for number in range(2, len(sources) + 2))]
+    free = next(name for name in names if name not in sources)
+    sources[free] = image
+    return free
 
 
 class Spot:

@@ -1,6 +1,8 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
-from .drops import drop
+from .cells import matrices
+from .diagram import machine, machine_steps
+from .drops import drop, drop_pixels
 from .figures import (
     Axes,
     axes_pixels,
@@ -15,7 +17,7 @@ from .figures import (
     style,
 )  # fmt: skip
 from .light import calm, energy, lit
-from .matrices import matrices
+from .moving import animated
 from .pixels import (
     DIVERGING,
     GREY,
@@ -42,6 +44,7 @@ __all__ = [
     "ORANGE",
     "SEQUENTIAL",
     "Axes",
+    "animated",
     "axes_pixels",
     "beside",
     "calm",
@@ -50,6 +53,7 @@ __all__ = [
     "crop_box",
     "difference_png",
     "drop",
+    "drop_pixels",
     "encoded",
     "energy",
     "figure2",
@@ -61,6 +65,8 @@ __all__ = [
     "image_pixels",
     "limit",
     "lit",
+    "machine",
+    "machine_steps",
     "map_pixels",
     "matrices",
     "mosaic",
