@@ -317,10 +317,10 @@ def test_explorer_takes_images_in_many_forms(net, tmp_path):
     assert list(twice.controls["photo"].options) == ["1 cat.png", "2 cat.png"]
 
 
-def test_explorer_defaults_to_the_shipped_photographs_and_the_last_layer(net):
+def test_explorer_defaults_to_the_shipped_photographs_and_the_last_convolution(net):
     panel = explore.layers(net)
     assert list(panel.controls["photo"].options) == data.photo_names()
-    assert panel.values["layer"] == "fc4"
+    assert panel.values["layer"] == "conv2"
 
 
 def test_explorer_starts_at_conv5_of_the_course_network():
