@@ -31,10 +31,8 @@ def units(
     check_choice("view", view, VIEWS)
     known = Units(net, window_pixels(net, images), layers=layers, **found)
     start, first = first_shown(net, known.counts, unit, layer)
-    ready, channels = (
-        Ahead(lambda layer, channel: looked_at(known, layer, channel, COLUMNS)),
-        slider("channel", 0, known.channels(start) - 1, first),
-    )
+    ready = Ahead(lambda layer, channel: looked_at(known, layer, channel, COLUMNS))
+    channels = slider("channel", 0, known.channels(start) - 1, first)
 
     def draw(layer: str, channel: int, view: str) -> tuple[np.ndarray, str]:
         channels.max = last = known.channels(layer) - 1
@@ -43,10 +41,8 @@ def units(
         ready.prepare((layer, near) for near in (channel + 1, channel - 1) if 0 <= near <= last)
         return unit_pixels(unit, view), describe_unit(unit, known.names(unit))
 
-    return Panel(
-        draw,
-        {"layer": list_slider("layer", known.layers, start), "channel": channels, "view": toggle("view", VIEWS, view)},
-    )
+    layers = list_slider("layer", known.layers, start)
+    return Panel(draw, {"layer": layers, "channel": channels, "view": toggle("view", VIEWS, view)})
 
 
 def window_pixels(net: nn.Module, images):
