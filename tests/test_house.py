@@ -76,7 +76,7 @@ def test_imports_fall_one_way():
     none([f"{where} imports {name}" for path, where, name in named if not falls(room(path), name)])
 
 
-@pytest.mark.parametrize("package, only", [("ipywidgets", "explore"), ("matplotlib", "show")])
+@pytest.mark.parametrize("package, only", [("ipywidgets", "explore"), ("ipyevents", "explore"), ("matplotlib", "show")])
 def test_only_its_room_imports(package, only):
     others = [path for path in FILES if room(path) != only]
     none([where for path in others for where, name in imports(path) if name.split(".")[0] == package])
