@@ -80,6 +80,7 @@ def drawn(net, seed):
     for panel in panels:
         control = [control for control in panel.controls.values() if hasattr(control, "max")][-1]
         control.value = control.max
+    panels[1]._draw.__self__.whole.wait()  # what the panel measures on in the background
     assert not any(panel.status.value for panel in panels)
     return [torch.tensor(list(panel.text.encode())) for panel in panels] + [torch.from_numpy(panels[0].pixels.copy())]
 

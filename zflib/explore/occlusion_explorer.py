@@ -113,7 +113,7 @@ class Occluder:
         return rows_of([first, second], titles)
 
     def _framed(self, what: str, size: int, places: int, box) -> np.ndarray:
-        pixels = self._lost(what, size, places)
+        pixels = self._lost(what, size, places) if places else self._lost("", 1, 0)
         return show.fit(show.framed(pixels, box, scale=SIDE / max(self.image.shape[1:])), SIDE)
 
     def _lost_pixels(self, what: str, size: int, places: int) -> np.ndarray:
