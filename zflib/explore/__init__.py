@@ -3,8 +3,11 @@
 from .correspondence_explorer import correspondence
 from .invariance_explorer import invariance
 from .layer_explorer import layers
+from .naming_game import name_the_channel
 from .occlusion_explorer import occlusion
 from .panels import Panel, panel, stepper
 from .unit_explorer import units
 
-__all__ = ["Panel", "correspondence", "invariance", "layers", "occlusion", "panel", "stepper", "units"]
+__all__ = [
+    "Panel", "correspondence", "invariance", "layers", "name_the_channel", "occlusion", "panel", "stepper", "units",
+]  # fmt: skip
