@@ -40,7 +40,7 @@ class _Play:
     def picture(self) -> np.ndarray:
         """(H,W,3) uint8: the question, with the right picture framed once it is answered; after the last, the table."""
         question = show.beside([nine_pixels(self.round, self.net), self._choices()], self._titles(), gap=24)
-        return np.concatenate([question, table_pixels(self.game, self.net)]) if self.game.over else question
+        return _stacked([question, table_pixels(self.game, self.net)]) if self.game.over else question
 
     def _titles(self) -> list[str]:
         asked = f"round {self.number + 1} of {len(self.game.rounds)}: which picture excites the channel most?"
@@ -82,10 +82,15 @@ def nine_pixels(one: Round, net: nn.Module, *, side: int = PROJECTION) -> np.nda
     if one.patches is None:
         return sheet
     tiles = [show.fit(show.image_pixels(patch, net), side // 2, smooth=True) for patch in one.patches]
-    patches = show.mosaic(tiles, columns=6, gap=GAP)
-    filler = np.full((GAP, sheet.shape[1], 3), 255, np.uint8)
-    patches = np.pad(patches, ((0, 0), (0, max(0, sheet.shape[1] - patches.shape[1])), (0, 0)), constant_values=255)
-    return np.concatenate([sheet, filler, patches[:, : sheet.shape[1]]])
+    return _stacked([sheet, show.mosaic(tiles, columns=5, gap=GAP)])
+
+
+def _stacked(pictures: list[np.ndarray]) -> np.ndarray:
+    """One (H,W,3) column of pictures, their left edges aligned, on white."""
+    wide = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([
+        np.pad(picture, ((0, GAP), (0, wide - picture.shape[1]), (0, 0)), constant_values=255) for picture in pictures
+    ])  # fmt: skip
 
 
 def table_pixels(game: Game, net: nn.Module, *, side: int = 72) -> np.ndarray:
@@ -98,9 +103,7 @@ def table_pixels(game: Game, net: nn.Module, *, side: int = 72) -> np.ndarray:
         text += f" What fired: {fired}." if fired else ""
         words = show.caption(np.full((0, 640, 3), 255, np.uint8), text)
         rows.append(show.beside([*tiles, words], gap=GAP))
-    wide, gap = max(row.shape[1] for row in rows), 8
-    rows = [np.pad(row, ((gap, 0), (0, wide - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    return np.concatenate(rows)
+    return _stacked(rows)
 
 
 def name_the_channel(net: nn.Module, images=None, *, layer: str | None = None, rounds: int = 10, **choices) -> Panel:
@@ -108,8 +111,8 @@ def name_the_channel(net: nn.Module, images=None, *, layer: str | None = None, r
 
     The pictures are held out: none of them was among those that the nine were found in. Without `images` the
     projections are those of the network's gallery over a thousand photographs, and the pictures are windows of the
-    shipped photographs. Of `images` of yours (a folder, `data.caltech101(root)[0]`, a tensor, a data set) half is mined,
-    with its patches shown, and the other half is asked for. `choices` and the rest: see `studies.naming.new_game`. At
+    shipped photographs. Of `images` of yours (a folder, `data.caltech101(root)[0]`, a tensor) half is mined, with
+    its patches shown, and the other half is asked for. `choices` and the rest: see `studies.naming.new_game`. At
     the end your score stands beside what guessing gives, and your names beside what fired.
 
     The control: the same game with an untrained network, `name_the_channel(zflib.zfnet56().eval(), images)`. If you
