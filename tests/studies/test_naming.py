@@ -130,7 +130,7 @@ def test_without_images_the_gallery_is_shown_and_windows_are_asked(net, pixels, 
                            sizes=(12, 20), side=12)  # fmt: skip
     grey = torch.full((20, 3, 12, 12), 115, dtype=torch.uint8)
     shown = replace(windows, pixels=torch.cat([windows.pixels, grey]))
-    monkeypatch.setattr(data, "windows", lambda side: shown if side == 12 else None)
+    monkeypatch.setattr(data, "windows", lambda side, **_: shown if side == 12 else None)
     game = naming.new_game(net, rounds=2)
     for one in game.rounds:
         assert one.layer == "conv2" and one.patches is None and len(one.fired) == 9

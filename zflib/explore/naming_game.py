@@ -44,7 +44,7 @@ class _Play:
 
     def _titles(self) -> list[str]:
         asked = f"round {self.number + 1} of {len(self.game.rounds)}: which picture excites the channel most?"
-        return [f"{self.round.layer}, one channel, its nine strongest images projected", asked]
+        return [f"one channel of {self.round.layer}: projections from {len(self.round.projections)} images", asked]
 
     def _choices(self) -> np.ndarray:
         tiles = []
@@ -107,7 +107,7 @@ def table_pixels(game: Game, net: nn.Module, *, side: int = 72) -> np.ndarray:
 
 
 def name_the_channel(net: nn.Module, images=None, *, layer: str | None = None, rounds: int = 10, **choices) -> Panel:
-    """Ten channels to name: from nine projections you guess which of eight pictures excites the channel most.
+    """Ten channels to name: from its projections you guess which of eight pictures excites the channel most.
 
     The pictures are held out: none of them was among those that the nine were found in. Without `images` the
     projections are those of the network's gallery over a thousand photographs, and the pictures are windows of the

@@ -152,7 +152,7 @@ class _Shipped:
             raise ValueError("images are needed for this network: it is none of those that zflib ships")
         self.gallery: Gallery = figure2.load(name, photographs=True)
         self.layer, self.channels = layer, self.gallery.chosen[layer]
-        self.held_out = data.windows(side=net.geometry.resize).pixels
+        self.held_out = data.windows(sizes=(96, 144, 216), stride=1 / 2, side=net.geometry.resize).pixels
 
     def weakest(self, channel: int) -> float:
         return float(self.gallery.peaks[self.layer].values[channel, -1])
