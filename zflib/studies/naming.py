@@ -94,7 +94,8 @@ def new_game(
     `images`, numbered as `find_peaks` takes them: half of them, drawn at random, is mined and gives the projections
     with their patches; the pictures to choose from come from the other half, which is held out. `labels` (N,) and
     `classes` say what they are. Without images: the projections of the network's gallery over a thousand photographs,
-    which cannot be shown themselves, and windows of the shipped photographs as pictures.
+    which cannot be shown themselves, for the channels that it draws (those named by hand among them, which are easier),
+    and windows of the shipped photographs as pictures.
 
     Of the pictures one is the held-out image that excites the channel most; the others are drawn at random among those
     that excite it less than half as much. A channel is passed over if there are too few of these, or if no held-out
