@@ -2,12 +2,15 @@
 
 python -m data.make.gallery zfnet56 --data tiny-imagenet-200 --out data/zfnet56-peaks.npz
 python -m data.make.gallery zfnet56 --photographs imagenet-1000 --channels 24 --out data/zfnet56-photographs.npz
+python -m data.make.gallery squeezenet --photographs imagenet-1000 --channels 12 --projected 6 --side 64 \\
+    --out data/squeezenet-photographs.npz
 
 --data: the 10,000 validation images of Tiny ImageNet. --photographs: a folder of <wnid>.jpg, one photograph for each of
 ImageNet's 1,000 classes. A file holds, for every channel of every layer, its nine strongest images: values, numbers,
 positions and classes; the projection from the strongest one; and for channels drawn at random (seed 0), and those
-that we named by hand (`zflib.studies.named_channels`), the projections from all nine. It holds numbers only, no
-picture of an image: projections in 8 bits, each with its scale, cropped to receptive fields, of large ones averages.
+that we named by hand (`zflib.studies.named_channels`), the projections from all nine, or from the first --projected.
+It holds no picture of an image: projections in 8 bits, each with its scale, cropped to receptive fields; those larger
+than --side are averaged down to it.
 """
 
 from __future__ import annotations

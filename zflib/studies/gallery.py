@@ -159,12 +159,15 @@ def _project(net, images, peaks: Peaks, layer: str, channels: torch.Tensor, side
     """(C,p,3,h,w) from Peaks (C,p) of these channels, cropped, and no larger than `side`; some at a time."""
     deconvnet, drawn = Deconvnet(net), []
     numbers, positions = peaks.images.flatten(), peaks.positions.flatten(0, 1)
-    owners = channels.repeat_interleave(peaks.images.shape[1])
-    for some in torch.arange(len(owners)).split(_TOGETHER):
-        pictures = images_of(net, images, numbers[some])
-        whole = deconvnet.project(pictures, layer, owners[some], positions=positions[some]).cpu()
-        drawn.append(_smaller(crop(net, layer, whole, positions[some]), side))
-    return torch.cat(drawn).unflatten(0, peaks.images.shape)
+    channels = channels.repeat_interleave(peaks.images.shape[1])
+    order = numbers.argsort(stable=True)  # many channels share an image, which passes once
+    for some in order.split(_TOGETHER):
+        different, owners = numbers[some].unique(return_inverse=True)
+        tape = deconvnet.record(images_of(net, images, different), layer)
+        where = tape.activations.device
+        whole = deconvnet.descend(tape, owners.to(where), channels[some].to(where), positions[some].to(where))
+        drawn.append(_smaller(crop(net, layer, whole.cpu(), positions[some]), side))
+    return torch.cat(drawn)[order.argsort()].unflatten(0, peaks.images.shape)
 
 
 def _smaller(pictures: torch.Tensor, side: int | None) -> torch.Tensor:
