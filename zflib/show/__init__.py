@@ -1,6 +1,7 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
 from .figures import (
+    Axes,
     axes_pixels,
     difference_png,
     filters,
@@ -12,6 +13,7 @@ from .figures import (
     projection,
     style,
 )  # fmt: skip
+from .light import calm, energy, lit
 from .pixels import (
     DIVERGING,
     GREY,
@@ -32,7 +34,34 @@ from .pixels import (
 )  # fmt: skip
 
 __all__ = [
-    "DIVERGING", "GREY", "ORANGE", "SEQUENTIAL", "axes_pixels", "beside", "caption", "crop_box", "difference_png",
-    "filters", "fit", "font", "framed", "grid", "image_pixels", "limit", "map_pixels", "mosaic", "numbers", "outline",
-    "panels", "photo", "projection", "signed_pixels", "style", "upscale",
+    "DIVERGING",
+    "GREY",
+    "ORANGE",
+    "SEQUENTIAL",
+    "Axes",
+    "axes_pixels",
+    "beside",
+    "calm",
+    "caption",
+    "crop_box",
+    "difference_png",
+    "energy",
+    "filters",
+    "fit",
+    "font",
+    "framed",
+    "grid",
+    "image_pixels",
+    "limit",
+    "lit",
+    "map_pixels",
+    "mosaic",
+    "numbers",
+    "outline",
+    "panels",
+    "photo",
+    "projection",
+    "signed_pixels",
+    "style",
+    "upscale",
 ]  # fmt: skip
