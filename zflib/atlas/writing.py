@@ -57,7 +57,7 @@ def write_atlas(
     found = find_peaks(net, images, layers=layers, k=k, batch_size=batch_size, preprocess=preprocess,
                        save=out / "peaks.pt")  # fmt: skip
     chapters = chapters_of(net, found, sizes, tuple(image.shape[-2:]))
-    book = pages.Book(title or type(net).__name__, chapters, captions, found, k)
+    book = pages.Book(title or type(net).__name__, list(getattr(net, "classes", [])), chapters, captions, found, k)
     for path, text in pages.write(book):
         _write(out / path, text.encode("utf-8", "replace"))
     _draw_all(deconvnet, Photographs(net, source), chapters, out)
