@@ -115,7 +115,7 @@ def broken_links(out: Path, *, pictures: bool = True) -> list[str]:
     for path, page in pages.items():
         for link in page.links:
             address, _, anchor = urllib.parse.unquote(link).partition("#")
-            if address.startswith("https://") or (not pictures and address.endswith(".jpg")):
+            if address.startswith("https://") or (not pictures and address.endswith(".webp")):
                 continue
             target = (path.parent / address).resolve()
             if not target.is_file() or (anchor and anchor not in pages[target].ids):
@@ -129,8 +129,8 @@ def broken_links(out: Path, *, pictures: bool = True) -> list[str]:
 def test_every_page_picture_and_anchor_is_there(whole):
     assert broken_links(whole) == []
     for folder, channels in (("1", 20), ("4", 7), ("6", 5)):
-        names = {f"{channel}.{kind}" for channel in range(channels) for kind in ("html", "jpg")}
-        assert {path.name for path in (whole / folder).iterdir()} == names | {"index.html", "wall.jpg"}
+        names = {f"{channel}.{kind}" for channel in range(channels) for kind in ("html", "webp")}
+        assert {path.name for path in (whole / folder).iterdir()} == names | {"index.html", "wall.webp"}
         assert Page(whole / folder / "index.html").ids == {str(channel) for channel in range(channels)}
     assert {path.name for path in whole.iterdir()} == {*LAYERS, "index.html", "style.css", "atlas.json", "peaks.pt"}
 
@@ -147,7 +147,7 @@ def test_every_page_is_reached_from_the_first(whole):
 
 def test_names_are_escaped(whole):
     known = {"html", "meta", "title", "link", "style", "body", "nav", "span", "a", "h1", "h2", "p", "div", "figure",
-             "figcaption", "b", "i", "table", "tr", "th", "td", "small", "br", "ul", "li"}  # fmt: skip
+             "figcaption", "b", "i", "table", "tr", "th", "td", "small", "br", "ul", "li", "section"}  # fmt: skip
     pages = [Page(path) for path in whole.rglob("*.html")]
     assert set().union(*(page.tags for page in pages)) <= known
     assert any(NASTY in page.text for page in pages) and any(f"patch 1: {NASTY}" in page.labels for page in pages)
@@ -259,14 +259,26 @@ def test_tiles_are_the_patches_and_projections_of_the_winners(make, layer, monke
 
 
 def test_wall_shows_the_strongest_projections(whole):
-    wall = np.asarray(Image.open(whole / "1" / "wall.jpg")).astype(int)
+    wall = np.asarray(Image.open(whole / "1" / "wall.webp")).astype(int)
     assert wall.shape == (2 * pictures.WALL_TILE, pictures.WALL_COLUMNS * pictures.WALL_TILE, 3)
     for channel in (0, 15, 16, 19):
         row, column = (pictures.WALL_TILE * index for index in divmod(channel, pictures.WALL_COLUMNS))
-        sheet = np.asarray(Image.open(whole / "1" / f"{channel}.jpg"))
-        small = Image.fromarray(tile(sheet, 2, 0).astype(np.uint8)).resize((pictures.WALL_TILE,) * 2, Image.BICUBIC)
+        sheet = np.asarray(Image.open(whole / "1" / f"{channel}.webp").convert("RGB"))
+        projection = pictures.close(tile(sheet, 2, 0).astype(np.uint8))
+        small = Image.fromarray(projection).resize((pictures.WALL_TILE,) * 2, Image.BICUBIC)
         shown = wall[row : row + pictures.WALL_TILE, column : column + pictures.WALL_TILE]
         assert np.abs(shown - np.asarray(small)).mean() < 4
+
+
+def test_tiles_of_a_wall_are_cut_to_the_contrast():
+    tile = np.full((150, 150, 3), show.GREY, np.uint8)
+    assert np.array_equal(pictures.close(tile), tile[:75, :75]), "a silent channel"
+    tile[10:40, 100:130] = 255
+    near = pictures.close(tile)
+    assert near.shape == (75, 75, 3) and (near == 255).sum() == (tile == 255).sum()
+    tile[120:145, 20:45] = 0
+    whole = pictures.close(tile)
+    assert whole.shape[0] == whole.shape[1] > 130 and (whole == 0).sum() > 0.9 * (tile == 0).sum()
 
 
 def test_each_photograph_goes_forward_once_for_a_part(monkeypatch):
@@ -298,9 +310,9 @@ def test_a_stopped_run_is_usable_and_goes_on_to_the_same_folder(after, whole, fo
         with pytest.raises(KeyboardInterrupt):
             atlas(folder, out)
     assert broken_links(out, pictures=False) == []
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
-    assert len(before) == after
-    (out / "1" / ".7.jpg.killed.part").write_bytes(b"half")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.webp")}
+    assert len(before) <= after, "sheets are encoded side by side, and written in order"
+    (out / "1" / ".7.webp.killed.part").write_bytes(b"half")
     atlas(folder, out)
     assert content(out) == content(whole)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "what was finished is not made twice"

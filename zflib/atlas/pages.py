@@ -48,12 +48,13 @@ Understanding Convolutional Networks</i></a>, section 2 and Figure 2.</p>
 $skipped""")
 
 CARD = Template("""<a href="$folder/index.html"><span class="strip" role="img" aria-label="Some projections of $layer"
-style="background-image:url('$folder/wall.jpg')"></span><b>$layer</b><br><small>$about</small></a>
+style="background-image:url('$folder/wall.webp')"></span><b>$layer</b><br><small>$about</small></a>
 """)
 
 WALL = Template("""<nav><span><a href="../index.html">$network</a> / $layer</span><span class="turn">$turn</span></nav>
 <h1>$layer</h1>
-<p class="soft">$about. Each tile is the projection of the channel's strongest activation, at its own contrast.</p>
+<p class="soft">$about. Each tile is the projection of the
+channel's strongest activation, cut to where it is strong and drawn at its own contrast.</p>
 <div class="wall">
 $tiles</div>
 """)
@@ -64,16 +65,23 @@ $channel</span><span class="turn">$turn</span></nav>
 <p class="soft">$about</p>
 <div class="groups">
 $groups</div>
-<p class="soft">Lit shows the image, not what the channel knows. <a href="../index.html#reading">How to read this</a></p>
+<p class="soft">Lit shows the image, not what the channel knows.
+<a href="../index.html#reading">How to read this</a></p>
+<div class="below">
+<section>
 <h2>The photographs</h2>
 <table>
 <tr><th class="number">no.</th><th class="number">activation</th><th>position</th><th>photograph</th></tr>
 $rows</table>
+</section>
+<section>
 <h2>Most alike in $layer</h2>
-$alike""")
+$alike</section>
+</div>
+""")
 
 GROUPS = (("patch", "Patches", "what the channel looks at"), ("lit patch", "Lit", "where the projection is strong"),
-          ("projection", "Projections", "from one activation to pixels"))  # fmt: skip
+          ("projection", "Projections", "one activation, carried to the pixels"))  # fmt: skip
 
 
 @dataclass
@@ -96,7 +104,7 @@ class Book:
 
 def sheet_path(chapter: Chapter, channel: int) -> str:
     """Where the 27 tiles of a channel lie in the atlas."""
-    return f"{chapter.folder}/{channel}.jpg"
+    return f"{chapter.folder}/{channel}.webp"
 
 
 def write(book: Book) -> Iterator[tuple[str, str]]:
@@ -155,7 +163,7 @@ def _wall(book: Book, chapter: Chapter) -> str:
 
 def _wall_style(chapter: Chapter) -> str:
     rows = -(-len(chapter.channels) // WALL_COLUMNS)
-    return (f"<style>.wall .tile {{ background-image: url('wall.jpg'); "
+    return (f"<style>.wall .tile {{ background-image: url('wall.webp'); "
             f"background-size: {100 * WALL_COLUMNS}% {100 * rows}%; }}</style>\n")  # fmt: skip
 
 
@@ -197,7 +205,7 @@ def _channel(book: Book, chapter: Chapter, channel: int) -> str:
         about=silent + _about_channel(chapter), groups=groups, rows="".join(map(_row, winners)),
         alike=_alike(book, chapter, channel),
     )  # fmt: skip
-    style = f"<style>.nine .tile {{ background-image: url('{channel}.jpg'); }}</style>\n"
+    style = f"<style>.nine .tile {{ background-image: url('{channel}.webp'); }}</style>\n"
     return _page(f"{title} · {book.network}", body, head=style + _wall_style(chapter))
 
 
@@ -237,7 +245,9 @@ def _group(number: int, winners: list[Shown]) -> str:
         f'background-position:{_percent(3 * number + index % 3, 9)} {_percent(index // 3, 3)}"></span>\n'
         for index, w in enumerate(winners)
     ]
-    return f'<figure><figcaption><b>{title}</b>, {what}</figcaption><div class="nine">\n{"".join(tiles)}</div></figure>\n'
+    return (
+        f'<figure><figcaption><b>{title}</b>, {what}</figcaption><div class="nine">\n{"".join(tiles)}</div></figure>\n'
+    )
 
 
 def _row(shown: Shown) -> str:

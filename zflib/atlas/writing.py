@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -114,15 +115,17 @@ def _missing(out: Path, chapter: Chapter) -> set[int]:
 
 def _draw_part(deconvnet, photographs, chapter: Chapter, part: range, wanted: set[int], out: Path, bar: tqdm) -> None:
     """The sheets of a part, always drawn whole: the last bits of a projection depend on what went down with it."""
-    sheets = draw_channels(deconvnet, photographs, chapter, part)
-    for channel in sorted(wanted):
-        _files.write_atomically(out / pages.sheet_path(chapter, channel), pictures.encoded(sheets[channel]))
-        bar.update()
+    sheets, channels = draw_channels(deconvnet, photographs, chapter, part), sorted(wanted)
+    with ThreadPoolExecutor() as pool:
+        contents = pool.map(pictures.encoded, [sheets[channel] for channel in channels])
+        for channel, content in zip(channels, contents):
+            _files.write_atomically(out / pages.sheet_path(chapter, channel), content)
+            bar.update()
 
 
 def _draw_wall(chapter: Chapter, out: Path) -> None:
     """Made from the finished sheets, so that a run that was stopped gives the same."""
-    path = out / chapter.folder / "wall.jpg"
+    path = out / chapter.folder / "wall.webp"
     if not path.is_file():
         sheets = [out / pages.sheet_path(chapter, channel) for channel in chapter.channels]
         _files.write_atomically(path, pictures.encoded(pictures.wall(sheets)))
