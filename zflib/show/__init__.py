@@ -1,5 +1,8 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
+from .cells import matrices
+from .diagram import machine, machine_steps
+from .drops import drop
 from .figures import (
     Axes,
     axes_pixels,
@@ -14,6 +17,7 @@ from .figures import (
     style,
 )  # fmt: skip
 from .light import calm, energy, lit
+from .moving import animated
 from .pixels import (
     DIVERGING,
     GREY,
@@ -32,6 +36,7 @@ from .pixels import (
     signed_pixels,
     upscale,
 )  # fmt: skip
+from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
 
 __all__ = [
     "DIVERGING",
@@ -39,13 +44,18 @@ __all__ = [
     "ORANGE",
     "SEQUENTIAL",
     "Axes",
+    "animated",
     "axes_pixels",
     "beside",
     "calm",
     "caption",
+    "channel_label",
     "crop_box",
     "difference_png",
+    "drop",
+    "encoded",
     "energy",
+    "figure2",
     "filters",
     "fit",
     "font",
@@ -54,13 +64,19 @@ __all__ = [
     "image_pixels",
     "limit",
     "lit",
+    "machine",
+    "machine_steps",
     "map_pixels",
+    "matrices",
     "mosaic",
     "numbers",
+    "on_page",
     "outline",
     "panels",
     "photo",
+    "poster",
     "projection",
+    "projection_tile",
     "signed_pixels",
     "style",
     "upscale",
