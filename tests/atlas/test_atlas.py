@@ -395,7 +395,7 @@ def photos(tmp_path) -> Path:
 
 
 def test_the_command_as_it_is_typed(photos):
-    command = [sys.executable, "-m", "zflib.atlas", "photos", "--network", "scenes56", "--layers", "conv1,conv2",
+    command = [sys.executable, "-m", "zflib.atlas", "photos", "--network", "scenes56", "--layers", "conv1",
                "-o", "atlas"]  # fmt: skip
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run(command, cwd=photos.parent, env=environment, capture_output=True, text=True)
