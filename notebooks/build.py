@@ -33,7 +33,7 @@ from pathlib import Path
 starts = [Path.cwd(), *map(Path, sys.path), Path(globals().get("__vsc_ipynb_file__", "."))]
 starts += [Path(os.environ.get("JPY_SESSION_NAME", ".")), Path.cwd() / "zflib-course"]
 folders = [folder for start in starts for folder in (start.absolute(), *start.absolute().parents)]
-root = next((f for f in folders if (f / "zflib" / "show.py").is_file()), None)
+root = next((f for f in folders if (f / "zflib" / "show" / "__init__.py").is_file()), None)
 if root is None and "google.colab" in sys.modules:
     root = Path.cwd() / "zflib-course"
     address = os.environ.get("ZFLIB_REPOSITORY", "{REPOSITORY}")
