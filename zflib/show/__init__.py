@@ -1,6 +1,8 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
+from .drops import drop
 from .figures import (
+    Axes,
     axes_pixels,
     difference_png,
     filters,
@@ -12,6 +14,8 @@ from .figures import (
     projection,
     style,
 )  # fmt: skip
+from .light import calm, energy, lit
+from .matrices import matrices
 from .pixels import (
     DIVERGING,
     GREY,
@@ -30,9 +34,45 @@ from .pixels import (
     signed_pixels,
     upscale,
 )  # fmt: skip
+from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
 
 __all__ = [
-    "DIVERGING", "GREY", "ORANGE", "SEQUENTIAL", "axes_pixels", "beside", "caption", "crop_box", "difference_png",
-    "filters", "fit", "font", "framed", "grid", "image_pixels", "limit", "map_pixels", "mosaic", "numbers", "outline",
-    "panels", "photo", "projection", "signed_pixels", "style", "upscale",
+    "DIVERGING",
+    "GREY",
+    "ORANGE",
+    "SEQUENTIAL",
+    "Axes",
+    "axes_pixels",
+    "beside",
+    "calm",
+    "caption",
+    "channel_label",
+    "crop_box",
+    "difference_png",
+    "drop",
+    "encoded",
+    "energy",
+    "figure2",
+    "filters",
+    "fit",
+    "font",
+    "framed",
+    "grid",
+    "image_pixels",
+    "limit",
+    "lit",
+    "map_pixels",
+    "matrices",
+    "mosaic",
+    "numbers",
+    "on_page",
+    "outline",
+    "panels",
+    "photo",
+    "poster",
+    "projection",
+    "projection_tile",
+    "signed_pixels",
+    "style",
+    "upscale",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,12 +20,16 @@ from .pixels import DIVERGING, ORANGE, as_array, fit, image_pixels, mosaic, sign
 
 
 def style() -> None:
-    """Readable defaults for notebook figures: crisp pixels, no frames around pictures, small files."""
+    """Readable defaults for notebook figures: crisp pixels, no frames around pictures, twice as fine as a page."""
     plt.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 80, "figure.constrained_layout.use": True, "font.size": 11,
         "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "image.interpolation": "nearest",
         "figure.facecolor": "white",
     })  # fmt: skip
+    if getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)() is not None:  # in a notebook
+        from matplotlib_inline.backend_inline import set_matplotlib_formats  # comes with IPython
+
+        set_matplotlib_formats("retina")
 
 
 def axes_pixels(figure: Figure | Axes) -> np.ndarray:
@@ -103,7 +108,7 @@ def filters(conv: nn.Conv2d, ax: Axes | None = None, *, columns: int = 16, title
     return _draw(sheet, _axes(ax, (9, 9 * height / width)), title)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """A number that fits into a small square: 1.5, 0.25, -12, never -0."""
     text = f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
@@ -127,7 +132,7 @@ def numbers(
     ax = _axes(ax)
     full = full or float(np.abs(array).max()) or 1.0
     ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)
-    texts = [_short(value) for value in array.flat]
+    texts = [short(value) for value in array.flat]
     font_size = _fitting(ax, texts, array.shape[1])
     for ((row, column), value), text in zip(np.ndenumerate(array), texts):
         ink = "white" if abs(value) > 0.65 * full else "black"
