@@ -91,7 +91,7 @@ def test_a_network_of_your_own(tmp_path):
     net.classes, net.wnids = ["a", "b", "c"], ["n1", "n2", "n3"]
     models.save(net, tmp_path / "mine.pt", {"name": "mine"})
     path = tmp_path / "x.png"
-    main(["chelsea", "--net", str(tmp_path / "mine.pt"), "--layer", "fc8", "--top", "3", "-o", str(path)])
+    main(["chelsea", "--network", str(tmp_path / "mine.pt"), "--layer", "fc8", "--top", "3", "-o", str(path)])
     assert path.is_file()
 
 
@@ -118,8 +118,8 @@ def test_sheet_shows_silent_channels_as_grey():
     (["chelsea", "--channels", "3,x"], "not a list of channels like 3,17"),
     (["chelsea", "--rule", "both"], "invalid choice"),
     (["chelsea", "--size", "5"], "--size must be 16 to 1000 pixels, got 5"),
-    (["chelsea", "--net", "alexnet"], "name 'alexnet' is not a network"),
-    (["chelsea", "--net", "mine.pt"], "mine.pt and its card mine.json are needed"),
+    (["chelsea", "--network", "alexnet"], "name 'alexnet' is not a network"),
+    (["chelsea", "--network", "mine.pt"], "mine.pt and its card mine.json are needed"),
     (["chelsea", "-o", "x.tiff"], "--output must end in .png"),
     (["chelsea", "-o", "nowhere/x.png"], "there is no folder 'nowhere'"),
     (["--frobnicate"], "unrecognized arguments"),

@@ -81,7 +81,7 @@ def test_dogs_writes_rounded_numbers(tmp_path, monkeypatch):
     for name, value in {"annotations": lambda: known, "SIZES": (11,), "DRAWS": 2, "LAYERS": ("fc3",)}.items():
         monkeypatch.setattr(dogs, name, value)
     monkeypatch.setattr(models, "load", lambda name: net)
-    run(monkeypatch, "dogs", "--net", "small", "--data", tmp_path, "--out", out)
+    run(monkeypatch, "dogs", "--network", "small", "--data", tmp_path, "--out", out)
     found = dogs.load(net, out)
     assert (found["network"], found["sha256"], found["images"]) == ("small", "of these weights", 3)
     delta = found["layers"]["fc3"]["rows"]["nose"]["delta"]
@@ -93,7 +93,7 @@ def test_dogs_writes_rounded_numbers(tmp_path, monkeypatch):
     ("evolution", ["zfnet56"], "there is no Tiny ImageNet in"),
     ("gallery", ["nothing"], "name 'nothing' is not a network"),
     ("gallery", ["zfnet56"], "there is no Tiny ImageNet in"),
-    ("dogs", ["--net", "nothing"], "name 'nothing' is not a network"),
+    ("dogs", ["--network", "nothing"], "name 'nothing' is not a network"),
     ("dogs", [], "there is no .*; give the folder that holds val/images"),
 ])  # fmt: skip
 def test_a_command_ends_with_one_sentence(command, arguments, message, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 python -m zflib chelsea --layer conv5 --top 9 -o chelsea.png
 python -m zflib my_photo.jpg --layer conv3 --channels 3,17 --rule guided
+python -m zflib chelsea --network squeezenet --layer fire9
 python -m zflib --list
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from . import data, models, show
-from ._arguments import one_sentence
+from ._arguments import conv_layers, one_sentence
 from ._files import write_atomically
 from .deconv import RULES
 from .explore.layer_explorer import View, open_photo
@@ -29,11 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("photo", nargs="*", metavar="PHOTO", help="an image file, or the name of a shipped photograph")
     add("-o", "--output", type=Path, help="the picture to write (default: PHOTO-LAYER.png)")
-    add("--layer", default="conv5", help="default: %(default)s")
+    add("--layer", help="default: the network's last convolutional layer, such as conv5")
     add("--top", type=int, default=9, help="how many of the strongest channels (default: %(default)s)")
     add("--channels", type=_numbers, help="these channels instead, for example 3,17")
     add("--rule", choices=RULES, default=RULES[0], help="at a ReLU when projecting down (default: %(default)s)")
-    add("--net", default="zfnet56", help="a shipped network, or a .pt file of yours (default: %(default)s)")
+    add("--network", default="zfnet56", help="a shipped network, or a .pt file of yours (default: %(default)s)")
     add("--size", type=int, default=160, help="side of one projection in pixels (default: %(default)s)")
     add("--list", action="store_true", help="list networks, layers and photographs, and stop")
     return parser
@@ -50,21 +51,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command with its arguments; what is wrong with them ends it with one sentence."""
     options = _parser().parse_args(arguments)
     with one_sentence("zflib"):
-        net = models.load_file(options.net) if options.net.endswith(".pt") else models.load(options.net)
+        net = models.load_file(options.network) if options.network.endswith(".pt") else models.load(options.network)
         print(_listing(net) if options.list else _write(net, options))
 
 
-def _listing(net: models.ZFNet) -> str:
+def _listing(net: models.ImageClassifier) -> str:
     shown = {"networks": models.shipped(), "layers": net.layer_names, "photographs": data.photo_names(), "rules": RULES}
     return "\n".join(f"{what}: {', '.join(names)}" for what, names in shown.items())
 
 
-def _write(net: models.ZFNet, options: argparse.Namespace) -> Path:
+def _write(net: models.ImageClassifier, options: argparse.Namespace) -> Path:
     """The file that was written; everything cheap is checked before the network runs."""
     if not options.photo:
         raise ValueError(f"PHOTO is missing; give an image file or one of {', '.join(data.photo_names())}")
     if not 16 <= options.size <= 1000:
         raise ValueError(f"--size must be 16 to 1000 pixels, got {options.size}")
+    options.layer = options.layer or conv_layers(net)[-1]
     output = options.output or Path(f"{Path(options.photo[0]).stem}-{options.layer}.png")
     if output.suffix.lower() not in FORMATS:
         raise ValueError(f"--output must end in {', '.join(FORMATS)}, got {str(output)!r}")
@@ -78,7 +80,7 @@ def _write(net: models.ZFNet, options: argparse.Namespace) -> Path:
     return output
 
 
-def _sheet_of(net: models.ZFNet, photo: str, options: argparse.Namespace) -> np.ndarray:
+def _sheet_of(net: models.ImageClassifier, photo: str, options: argparse.Namespace) -> np.ndarray:
     view = View(net, net.preprocess(open_photo(photo))[0], options.layer, rule=options.rule)
     chosen = options.channels
     channels = view.strongest(options.top) if chosen is None else [view.check_channel(channel) for channel in chosen]

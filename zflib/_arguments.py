@@ -149,6 +149,29 @@ def layer_names(net: nn.Module) -> list[str]:
     return list(getattr(net, "layer_names", [])) or [path for path, _ in net.named_modules() if path]
 
 
+def conv_layers(net: nn.Module) -> list[str]:
+    """The convolutional layers of a network of ours but for one that gives the classes, lowest first.
+
+    What is looked at if nobody says otherwise: conv1 to conv5, or conv1 and fire2 to fire9. ValueError for a network
+    that does not name its layers.
+    """
+    check_net(net)
+    if not getattr(net, "conv_names", []):
+        raise ValueError("layer is missing: this network names none; give some module path of named_modules()")
+    return net.conv_names
+
+
+def outer_layers(net: nn.Module) -> tuple[str, str]:
+    """The first convolutional layer and the last one before the classes: Figure 5's conv1 and fc7."""
+    return conv_layers(net)[0], net.layer_names[-2:][0]
+
+
+def spread_layers(net: nn.Module) -> list[str]:
+    """The first, the middle and the last convolutional layer, and the last one before the classes, each once."""
+    convs, (_, last) = conv_layers(net), outer_layers(net)
+    return list(dict.fromkeys([convs[0], convs[len(convs) // 2], convs[-1], last]))
+
+
 class ModulePath(str):
     """The path of a module that was given itself: its own output, whatever the network's names mean."""
 

@@ -19,10 +19,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m data.make.dogs", description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="the folder of Tiny ImageNet-200")
     parser.add_argument("--out", type=Path, required=True, help="the .json to write")
-    parser.add_argument("--net", default="zfnet56", help="a shipped network (%(default)s)")
+    parser.add_argument("--network", default="zfnet56", help="a shipped network (%(default)s)")
     options = parser.parse_args(arguments)
     with one_sentence("data.make.dogs"):
-        found = rounded(measure(models.load(options.net), options.data, report=print))
+        found = rounded(measure(models.load(options.network), options.data, report=print))
         write_atomically(options.out, (json.dumps(found, indent=1) + "\n").encode())
 
 

@@ -31,7 +31,7 @@ def _evolve(options: argparse.Namespace) -> None:
     """What the command does."""
     nets, generator = models.snapshots(options.name), torch.Generator().manual_seed(0)
     layers, last = {}, last_of(nets)
-    for layer in (name for name in last.layer_names if name.startswith("conv")):
+    for layer in last.conv_names:
         drawn = torch.randperm(last.get_submodule(layer).out_channels, generator=generator)
         layers[layer] = drawn[: options.channels].sort().values.tolist()
     pixels = data.tiny_imagenet(options.data, "train")[0][:: options.every]

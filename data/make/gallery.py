@@ -34,7 +34,7 @@ def _mine(options: argparse.Namespace) -> None:
     root = Path(options.data.removesuffix(".zip")).expanduser()
     rows = (root / "val" / "val_annotations.txt").read_text().splitlines()
     names = [row.split("\t")[0] for row in rows]
-    layers = [name for name in net.layer_names if name.startswith("conv")]
+    layers = net.conv_names
     some = slice(options.first)
     gallery = mine(net, pixels[some], labels[some], layers=layers, chosen=options.channels, names=names[some])
     save(gallery, options.out)

@@ -119,7 +119,7 @@ def test_bad_input_is_named():
         (lambda: architecture.aliasing(net, pixels, "conv1", shifts=range(10)), "do not fit this network"),
         (lambda: architecture.aliasing(net, pixels, "conv9"), "layer 'conv9'"),
         (lambda: architecture.phase_energies(net, pixels[..., :40, :], "conv1"), "do not fit this network"),
-        (lambda: architecture.phase_energies(nn.Sequential(), pixels, "conv1"), "net must be a ZFNet"),
+        (lambda: architecture.phase_energies(nn.Sequential(), pixels, "conv1"), "net must be a network of zflib"),
     ]  # fmt: skip
     for call, message in wrong:
         with pytest.raises((TypeError, ValueError), match=message):

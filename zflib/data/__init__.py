@@ -3,12 +3,13 @@
 from . import scenes
 from .crops import centre_crop, stack, ten_crop
 from .image_source import Skipped
+from .imagenet_folders import imagenet_folder
 from .images import folder, open_image
 from .photo_windows import SHOWN, Windows, windows
 from .photographs import credit, photo, photo_names, photos
 from .tiny_imagenet_200 import class_names, tiny_imagenet
 
 __all__ = [
-    "SHOWN", "Skipped", "Windows", "centre_crop", "class_names", "credit", "folder", "open_image", "photo",
-    "photo_names", "photos", "scenes", "stack", "ten_crop", "tiny_imagenet", "windows",
+    "SHOWN", "Skipped", "Windows", "centre_crop", "class_names", "credit", "folder", "imagenet_folder", "open_image",
+    "photo", "photo_names", "photos", "scenes", "stack", "ten_crop", "tiny_imagenet", "windows",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_integers, probabilities
+from .._arguments import check_images, check_integers, outer_layers, probabilities
 from ..record.hooks import check_layers, chunks, watched
 from .transforms import Move, check_fill, moved, named_move
 
@@ -42,15 +42,17 @@ class Invariance:
 
 
 def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, amounts: Sequence[float],
-               layers=("conv1", "fc7"), fill: float | str = 0.0) -> Invariance:  # fmt: skip
+               layers=None, fill: float | str = 0.0) -> Invariance:  # fmt: skip
     """Move N preprocessed (N,3,H,W) images by each of the amounts and measure how the network takes it. Section 4.
 
     `transform`: "translate" (pixels down), "translate-right", "scale" (a factor), or "rotate" (degrees
     counter-clockwise), about the centre: see `transforms.moved`, also for `fill`, what comes in (0: grey). `labels`:
-    (N,) classes, or one for all. A move by nothing has distance 0, exactly. A network that ends in a softmax gives its
+    (N,) classes, or one for all. `layers`: by default the first and the last before the classes, such as conv1 and fc7.
+    A move by nothing has distance 0, exactly. A network that ends in a softmax gives its
     probabilities itself. Bad input: ValueError or TypeError.
     """
-    layers, images = check_layers(net, layers), check_images(images, net)
+    layers = check_layers(net, outer_layers(net) if layers is None else layers)
+    images = check_images(images, net)
     (amounts, moves), labels = check_moves(transform, amounts), _check_labels(labels, len(images))
     check_fill(fill)
     means, parts, first = _means(net, images, layers), [], 0

@@ -16,6 +16,7 @@ from .._arguments import (
     check_layer,
     check_scores,
     check_sides,
+    conv_layers,
     layer_path,
     probabilities,
 )
@@ -45,17 +46,18 @@ class OcclusionMaps:
     before: tuple[float, float]
 
 
-def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | None = None, layer: str = "conv5",
+def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | None = None, layer: str | None = None,
             fill=0.0, memory: int = 2**28) -> OcclusionMaps:  # fmt: skip
     """Slide a square over a preprocessed (3,H,W) image, `stride` pixels at a time, always inside it (section 4.2).
 
     `size` and `stride` are pixels or (rows, columns); `label` is a class, by default the most probable one; `fill` is
     what covers the square: a number in the network's units (0: grey), "grey", "mean", "blur", "noise", "border", or a
-    (3,H,W) image. The activity is that of the layer's strongest map, chosen without a square. Exact: what the square
-    does not reach is not computed again (Nakandala 2019). `memory`: about how many bytes a batch may take.
+    (3,H,W) image. The activity is that of the layer's strongest map, chosen without a square; `layer` is by default the
+    last convolutional one, such as conv5. Exact: what the square does not reach is not computed again (Nakandala 2019).
+    `memory`: about how many bytes a batch may take.
     """
     image = check_image(image, net)
-    layer = check_layer(net, layer)
+    layer = check_layer(net, conv_layers(net)[-1] if layer is None else layer)
     size, stride = check_sides("size", size, tuple(image.shape[1:])), check_sides("stride", stride)
     check_fill(image, fill)
     memory = check_integer("memory", memory, "a number of bytes, at least 1", low=1)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from .. import show
-from .._arguments import check_choice, check_images, check_layer, check_net
+from .._arguments import check_choice, check_images, check_layer, check_net, spread_layers
 from ..data.scenes import FRONTAL, scenes
 from ..experiments import Correspondence
 from ..experiments.occluders import masked
@@ -113,19 +113,20 @@ def bars(scores: Mapping[str, Correspondence], chosen: str, *, width: int = 250,
 
 def correspondence(
     net: nn.Module, images: torch.Tensor | None = None, positions: Mapping[str, torch.Tensor] | None = None, *,
-    layers=("conv1", "conv3", "conv5", "fc7"), size: int | None = None,
+    layers=None, size: int | None = None,
 ) -> Panel:  # fmt: skip
     """Figure 8 to play with: choose the part, the layer and the size of the masks; pictures, signs and scores follow.
 
     `images` are preprocessed (N,3,H,W), `positions` say where their parts are, (N,2) rows and columns by name; without
-    both, five rendered faces. `layers` are those to choose from, the last one is shown first; `size` is the first side
-    in pixels, by default a fifth of the image's.
+    both, five rendered faces. `layers` are those to choose from, the last one is shown first; by default four such as
+    conv1, conv3, conv5 and fc7. `size` is the first side in pixels, by default a fifth of the image's.
     """
     check_net(net)
     if (images is None) != (positions is None):
         raise ValueError("positions must come with images: (N,2) rows and columns by the name of the part")
     if images is None:
         images, positions = _faces(net)
+    layers = spread_layers(net) if layers is None else layers
     layers, masker = [check_layer(net, layer) for layer in check_layers(net, layers)], Masker(net, images, positions)
     sides = masker.sizes()
     start = min(sides, key=lambda side: abs(side - min(masker.table.whole) / 5)) if size is None else size

@@ -11,7 +11,7 @@ from PIL import ImageDraw
 from torch import nn
 
 from .. import data, show
-from .._arguments import check_image, check_images, check_label, check_layer, probabilities
+from .._arguments import check_image, check_images, check_label, check_layer, probabilities, spread_layers
 from ..data.photo_windows import SHOWN
 from ..experiments.transforms import Move, check_fill, moved
 from ..record.hooks import check_layers, watched
@@ -32,8 +32,9 @@ class Mover:
     """
 
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None,
-                 layers: Sequence[str] = ("conv1", "conv3", "conv5", "fc7"), others: torch.Tensor | None = None,
+                 layers: Sequence[str] | None = None, others: torch.Tensor | None = None,
                  fill: float | str = 0.0):  # fmt: skip
+        layers = spread_layers(net) if layers is None else layers
         self.net, self.layers = net, [check_layer(net, layer) for layer in check_layers(net, layers)]
         self.image, self.fill = check_image(image, net)[None], fill
         check_fill(fill)
@@ -102,13 +103,14 @@ def distance_bars(distance: dict[str, float]) -> np.ndarray:
 
 
 def invariance(net: nn.Module, image: torch.Tensor, *, label: int | None = None,
-               layers: Sequence[str] = ("conv1", "conv3", "conv5", "fc7"), others: torch.Tensor | None = None,
+               layers: Sequence[str] | None = None, others: torch.Tensor | None = None,
                fill: float | str = 0.0) -> Panel:  # fmt: skip
     """Figure 5 to play with: shift, enlarge and turn a picture; distances and probabilities follow.
 
-    `image` is one preprocessed (3,H,W) image, `label` the class to watch, by default the most probable one; `fill` is
-    what comes in, as in `zflib.invariance`. A distance of 1 is as far as the pictures `others` (M,3,H,W) are, by
-    default the shipped photographs; for networks that cannot prepare these it is the vector's own length.
+    `image` is one preprocessed (3,H,W) image, `label` the class to watch, by default the most probable one; `layers`
+    are by default four such as conv1, conv3, conv5 and fc7; `fill` is what comes in, as in `zflib.invariance`. A
+    distance of 1 is as far as the pictures `others` (M,3,H,W) are, by default the shipped photographs; for networks
+    that cannot prepare these it is the vector's own length.
     """
     mover = Mover(net, image, label=label, layers=layers, others=others, fill=fill)
     height, width = mover.image.shape[2:]

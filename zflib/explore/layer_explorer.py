@@ -158,11 +158,12 @@ def layers(
     `images`: dict name -> image, a list, or None for the shipped photographs; an image is a photograph's name, a path,
     a PIL image, a uint8 array or an already prepared float tensor (3,H,W). For a network that is not ours give
     `preprocess`, from one PIL image to (3,H,W) or (1,3,H,W), and `layers`, the module paths to choose from.
-    `layer` is the first one shown, by default conv5 or the last choice. Bad input raises ValueError or TypeError.
+    `layer` is the first one shown, by default the last convolutional one or the last choice. Bad input raises
+    ValueError or TypeError.
     """
     check_net(net)
     names = check_layers(net, _layers_of(net) if layers is None else layers)
-    layer = layer or ("conv5" if "conv5" in names else names[-1])
+    layer = layer or next((name for name in reversed(getattr(net, "conv_names", [])) if name in names), names[-1])
     names = list(dict.fromkeys(check_layer(net, layer) for layer in check_layers(net, [*names, layer])))
     layer = check_layer(net, layer)
     check_choice("rule", rule, RULES)

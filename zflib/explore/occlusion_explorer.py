@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .. import show
-from .._arguments import check_image, check_layer, probabilities
+from .._arguments import check_image, check_layer, conv_layers, probabilities
 from ..deconv import Deconvnet
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
@@ -25,8 +25,9 @@ class Occluder:
     `label` is the class to watch, by default the most probable one; the maps have about `places` by `places` positions.
     """
 
-    def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5",
+    def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str | None = None,
                  fill=0.0, places: int = 9):  # fmt: skip
+        layer = conv_layers(net)[-1] if layer is None else layer
         self.net, self.image, self.layer, self.fill = net, check_image(image, net), check_layer(net, layer), fill
         self.label, self.places, self._deconvnet = label, places, Deconvnet(net)
         self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
@@ -100,7 +101,7 @@ class Occluder:
 
 
 def occlusion(
-    net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str = "conv5", fill=0.0
+    net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str | None = None, fill=0.0
 ) -> Panel:
     """Figure 7 to play with: sliders for the square's row, column and size; six pictures that follow.
 

@@ -1,10 +1,13 @@
 """The networks of the course: the paper's, its small twins, and their trained weights."""
 
+from .classifier import ImageClassifier, Sides
 from .response_norm import ResponseNorm
+from .squeezenet import SqueezeNet
 from .weights import conv_part, device, half, load, load_file, save, shipped, snapshots
 from .zfnet import ALEXNET56, SCENES56, ZFNET, ZFNET56, Conv, Geometry, ZFNet, alexnet56, scenes56, zfnet56
 
 __all__ = [
-    "ALEXNET56", "SCENES56", "ZFNET", "ZFNET56", "Conv", "Geometry", "ResponseNorm", "ZFNet", "alexnet56", "conv_part",
-    "device", "half", "load", "load_file", "save", "scenes56", "shipped", "snapshots", "zfnet56",
+    "ALEXNET56", "SCENES56", "ZFNET", "ZFNET56", "Conv", "Geometry", "ImageClassifier", "ResponseNorm", "Sides",
+    "SqueezeNet", "ZFNet", "alexnet56", "conv_part", "device", "half", "load", "load_file", "save", "scenes56",
+    "shipped", "snapshots", "zfnet56",
 ]  # fmt: skip

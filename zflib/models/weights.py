@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from .. import _files
+from .classifier import ImageClassifier
+from .squeezenet import load_squeezenet
 from .zfnet import Geometry, ZFNet
 
 
@@ -23,8 +25,8 @@ def device() -> torch.device:
 
 
 def shipped() -> list[str]:
-    """Names that `load` knows: the networks in data/ with a model card beside their weights."""
-    return [name for name in _cards() if "-epoch" not in name]
+    """Names that `load` knows: the networks in data/ with a model card beside their weights, and "squeezenet"."""
+    return sorted([*(name for name in _cards() if "-epoch" not in name), "squeezenet"])
 
 
 def _cards() -> list[str]:
@@ -32,15 +34,17 @@ def _cards() -> list[str]:
     return sorted(card.stem for card in _files.SHIPPED.glob("*.json") if card.with_suffix(".pt").exists())
 
 
-def load(name: str) -> ZFNet:
+def load(name: str) -> ImageClassifier:
     """A trained network by name, in evaluation mode, from data/; its model card is in `net.card`.
 
+    "squeezenet" was trained on ImageNet, its weights come inside the package `ndf`; FileNotFoundError without it.
     The file's SHA-256 must be the card's and only tensors are read from it: loading never runs code.
     An unknown name, a damaged file or a file that is not tensors raises ValueError.
     """
+    if name == "squeezenet":
+        return load_squeezenet()
     if name not in _cards():
-        known = ", ".join(shipped()) or "none yet"
-        raise ValueError(f"name {name!r} is not a network that zflib ships; it has {known}")
+        raise ValueError(f"name {name!r} is not a network that zflib ships; it has {', '.join(shipped())}")
     return load_file(_files.SHIPPED / f"{name}.pt")
 
 
@@ -142,6 +146,8 @@ def save(net: ZFNet, path: str | Path, card: dict) -> None:
 
 
 def _check_savable(net: ZFNet) -> None:
+    if not isinstance(net, ZFNet):
+        raise TypeError(f"net must be a zflib.ZFNet, got {type(net).__name__}")
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         raise ValueError("net has batch normalisations; fold it first: models.save(filters.fold(net), path, card)")
     if not len(net.classes) == len(net.wnids) == net.num_classes:

@@ -1,13 +1,12 @@
-"""The paper's network as a module, the shapes of its small twins as data, and what turns images into its inputs."""
+"""The paper's network as a module, and the shapes of its small twins as data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
-from .. import data
+from .classifier import ImageClassifier, Sides
 from .response_norm import ResponseNorm
 
 
@@ -24,11 +23,9 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Sides):
     """Everything that fixes the shapes of a network; `resize` and `crop` are in pixels."""
 
-    resize: int
-    crop: int
     convs: tuple[Conv, ...]
     hidden: tuple[int, ...] | None = (4096, 4096)  # None: the convolutional part alone
     dropout: float = 0.5
@@ -71,7 +68,7 @@ SCENES56 = replace(ZFNET56, hidden=(128, 128), convs=tuple(
 ))  # fmt: skip
 
 
-class ZFNet(nn.Module):
+class ZFNet(ImageClassifier):
     """The network of section 3 and Figure 3: five convolutional layers, three fully connected ones.
 
     Takes (N,3,S,S) images from `preprocess` and returns (N,num_classes) scores before the softmax.
@@ -79,14 +76,7 @@ class ZFNet(nn.Module):
     """
 
     def __init__(self, num_classes: int = 1000, *, geometry: Geometry = ZFNET, batch_norm: bool = False):
-        super().__init__()
-        self.geometry, self.num_classes = geometry, num_classes
-        self.classes: list[str] = []
-        self.wnids: list[str] = []
-        self.card: dict = {}
-        self.register_buffer("mean", torch.tensor([122.5, 114.5, 101.5]).view(3, 1, 1))
-        self.register_buffer("scale", torch.tensor(1.0))
-        self.layer_names: list[str] = []
+        super().__init__(num_classes, geometry, (122.5, 114.5, 101.5))
         self._add_convs(batch_norm)
         if geometry.hidden is not None:
             self._add_hidden(num_classes)
@@ -103,6 +93,7 @@ class ZFNet(nn.Module):
                 self._add(f"pool{i}", nn.MaxPool2d(3, 2, ceil_mode=True))
             if conv.norm:
                 self._add(f"norm{i}", ResponseNorm())
+            self.conv_names.append(f"conv{i}")
             incoming = conv.channels
 
     def _add_hidden(self, num_classes: int) -> None:
@@ -116,10 +107,6 @@ class ZFNet(nn.Module):
                 self.add_module(f"drop{i}", nn.Dropout(self.geometry.dropout))
             incoming = width
 
-    def _add(self, name: str, module: nn.Module) -> None:
-        self.add_module(name, module)
-        self.layer_names.append(name)
-
     def map_sizes(self) -> list[int]:
         """Sides of the maps after every convolution and pool: 110, 55, 26, 13, 13, 13, 13, 6 for ZFNet."""
         side, sides = self.geometry.crop, []
@@ -130,45 +117,6 @@ class ZFNet(nn.Module):
                 side = -((3 - side) // 2) + 1  # ceil mode
                 sides.append(side)
         return sides
-
-    def layer_path(self, layer: str) -> str:
-        """The module whose output is `layer`: "conv3" means the maps right after its ReLU."""
-        after_relu = layer.replace("conv", "relu").replace("fc", "relu")
-        return after_relu if layer in self.layer_names and hasattr(self, after_relu) else layer
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        for module in self.children():
-            images = module(images)
-        return images
-
-    def preprocess(self, images) -> torch.Tensor:
-        """(N,3,S,S) from PIL images, uint8 (H,W,3) arrays, paths, or a list of them.
-
-        Smaller side to `geometry.resize` pixels, centre crop of S = `geometry.crop`, minus the mean,
-        over the scale: section 3's preparation, for one crop.
-        """
-        pixels = data.stack(images, self.geometry.resize)
-        return data.centre_crop(self.normalise(pixels), self.geometry.crop)
-
-    def ten_crop(self, images) -> torch.Tensor:
-        """(N,10,3,S,S): the four corners and the centre, then their mirror images (section 3)."""
-        pixels = data.stack(images, self.geometry.resize)
-        return data.ten_crop(self.normalise(pixels), self.geometry.crop)
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N,3,H,W) pixels in [0,255] to the network's units: (pixels - mean) / scale.
-
-        A mean image (section 3's per-pixel mean) is as large as the resized image; a centre crop takes its centre.
-        """
-        return (pixels.to(self.mean) - self._mean_of(pixels)) / self.scale
-
-    def denormalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Network units back to pixels in [0,255] (a float tensor, not clipped)."""
-        return images * self.scale + self._mean_of(images)
-
-    def _mean_of(self, images: torch.Tensor) -> torch.Tensor:
-        side = min(images.shape[-2:])
-        return self.mean if self.mean.shape[-1] in (1, side) else data.centre_crop(self.mean, side)
 
     def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
         saved = state_dict.get(f"{prefix}mean")

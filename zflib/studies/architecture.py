@@ -10,7 +10,7 @@ from torch import nn
 
 from .._arguments import check_images
 from ..deconv import Deconvnet
-from ..models import ZFNet
+from ..models import ImageClassifier, ZFNet
 
 #: Between low, middle and high, in cycles per pixel: wavelengths of 8 and of 3 pixels; the finest grating has 2.
 BANDS = (1 / 8, 1 / 3)
@@ -39,10 +39,12 @@ def frequency_shares(conv: nn.Conv2d) -> torch.Tensor:
     return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-20)
 
 
-def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)) -> torch.Tensor:
+def phase_energies(
+    net: ImageClassifier, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)
+) -> torch.Tensor:
     """(S,N,C): each map's sum of squares as the crop moves right over (N,3,R,R) uint8 pixels, shift by shift."""
-    if not isinstance(net, ZFNet):
-        raise TypeError(f"net must be a ZFNet, whose geometry says how it crops, got {type(net).__name__}")
+    if not isinstance(net, ImageClassifier):
+        raise TypeError(f"net must be a network of zflib, whose geometry says how it crops, got {type(net).__name__}")
     crop, deconvnet = net.geometry.crop, Deconvnet(net)
     images, top = net.normalise(pixels), (pixels.shape[-2] - crop) // 2
     energies = []
@@ -53,7 +55,9 @@ def phase_energies(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequ
     return torch.stack(energies)
 
 
-def aliasing(net: ZFNet, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)) -> torch.Tensor:
+def aliasing(
+    net: ImageClassifier, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)
+) -> torch.Tensor:
     """(C,): how much each channel's energy depends on where the stride happens to sample; 0 = not at all.
 
     Shifting an image by a pixel moves a finely sampled map and leaves its sum of squares as it is, but for the border.

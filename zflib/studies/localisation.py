@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import show
-from .._arguments import check_sides
+from .._arguments import check_sides, conv_layers
 from ..deconv import Deconvnet
 from ..experiments.occlusion import OcclusionMaps, occlude
 from .units import Units, projection_pixels
@@ -107,11 +107,12 @@ def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Ten
 
 
 def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], *, size: int, stride: int,
-            layer: str = "conv5") -> torch.Tensor:  # fmt: skip
+            layer: str | None = None) -> torch.Tensor:  # fmt: skip
     """(N,3), N >= 2: rank correlations of lost activity: with the projection under the square, another's, and lost p.
 
     "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
     """
+    layer = layer or conv_layers(net)[-1]
     channels = torch.tensor([look.channel for look in looks], device=images.device)
     energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
     for i, look in enumerate(looks):
@@ -174,12 +175,13 @@ def class_map(look: OcclusionMaps, classes: Sequence[str], ax: show.Axes, *, siz
 
 
 def tiles(
-    net: nn.Module, image: torch.Tensor, channel: int, tops: Units, *, layer: str = "conv5", side: int = 66
+    net: nn.Module, image: torch.Tensor, channel: int, tops: Units, *, layer: str | None = None, side: int = 66
 ) -> list:
     """Panel (c) and its neighbour, uint8: four projections of a channel, and their images; `image`'s own are framed.
 
     `tops`: the channel's strongest images, of which the first three are shown.
     """
+    layer = layer or conv_layers(net)[-1]
     unit = tops.unit(layer, channel)
     images = torch.cat([image[None], unit.images[:3].to(image)])
     views = [projection_pixels(view, side) for view in Deconvnet(net).project(images, layer, channel)]

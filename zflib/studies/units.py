@@ -75,8 +75,7 @@ class Units:
     def __init__(self, net, images, *, layers=None, peaks=None, labels=None, classes=None, preprocess=None):
         self.classes = list(getattr(net, "classes", []) if classes is None else classes)
         self.net, self.images, self.preprocess = net, images, preprocess
-        convs = [name for name in getattr(net, "layer_names", []) if name.startswith("conv")]
-        if not (layers := layers or peaks or convs):
+        if not (layers := layers or peaks or getattr(net, "conv_names", [])):
             raise ValueError("layers is missing: this network names none; give some module paths of named_modules()")
         self.layers = check_layers(net, layers)
         found = find_peaks(net, images, layers=self.layers, preprocess=preprocess) if peaks is None else peaks

@@ -1,6 +1,7 @@
 """Train a network, or measure a shipped one.
 
 python -m zflib.train --recipe modern --network zfnet56 --data tiny-imagenet-200 --out runs/zfnet56
+python -m zflib.train --measure squeezenet --data imagenet-val
 torchrun --nproc-per-node=2 -m zflib.train --recipe modern --data tiny-imagenet-200 --out runs/zfnet56
 """
 
@@ -18,7 +19,7 @@ from .._arguments import one_sentence
 from . import distributed
 from .recipes import RECIPES
 from .run import NETWORKS, RENDERED, finish, labelled, train
-from .scoring import accuracy, check_classes
+from .scoring import Images, accuracy, check_classes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +28,12 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="paper", help="how to train (paper)")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="zfnet56", help="what to train (zfnet56)")
-    parser.add_argument("--data", required=True, help="a folder of Tiny ImageNet-200, or scenes, or cheating-scenes")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="a folder of Tiny ImageNet-200, or scenes, or cheating-scenes; "
+        "to measure squeezenet, photographs with WordNet ids in their paths",
+    )
     parser.add_argument("--download", action="store_true", help="fetch Tiny ImageNet-200 to --data first (248 MB)")
     parser.add_argument("--out", type=Path, help="for checkpoints, snapshots and the log; a run there is continued")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
@@ -39,10 +45,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(name: str, source: str, device: torch.device) -> dict:
-    net, sets = models.load(name).to(device), labelled(source, training=False)
-    check_classes(net, sets.wnids, name=name, source=source)
-    return {"centre crop": accuracy(net, sets.validation),
-            "ten-crop": accuracy(net, sets.validation, ten_crop=True, batch=50)}  # fmt: skip
+    net = models.load(name).to(device)
+    if isinstance(net, models.SqueezeNet):
+        images, batch = Images(*data.imagenet_folder(source, net.wnids), net.geometry.crop), 20
+    else:
+        sets, batch = labelled(source, training=False), 250
+        check_classes(net, sets.wnids, name=name, source=source)
+        images = sets.validation
+    return {"centre crop": accuracy(net, images, batch=batch),
+            "ten-crop": accuracy(net, images, ten_crop=True, batch=batch // 5)}  # fmt: skip
 
 
 def _train(options: argparse.Namespace, device: torch.device) -> dict:
@@ -77,7 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with one_sentence("zflib.train"), distributed.joined(_device(options.device)) as device:
-        if options.data not in RENDERED and distributed.rank() == 0:  # fetched and decoded once, then read by all
+        tiny = options.data not in RENDERED and options.measure != "squeezenet"
+        if tiny and distributed.rank() == 0:  # fetched and decoded once, then read by all
             for split in ["val"] if options.measure else ["val", "train"]:
                 data.tiny_imagenet(options.data, split, download=options.download)
         distributed.wait()

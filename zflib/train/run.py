@@ -90,6 +90,8 @@ def _alone(out: Path, device: torch.device) -> Iterator[None]:
 
 def _check(net: models.ZFNet, images: Images, validation: Images, recipe: Recipe) -> None:
     """TypeError or ValueError for what cannot be trained."""
+    if not isinstance(net, models.ZFNet):
+        raise TypeError(f"net must be a zflib.ZFNet, got {type(net).__name__}")
     check_labelled(net, images)
     check_labelled(net, validation, "validation")
     if recipe.batch_norm != any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .. import data
-from ..models import ZFNet
+from ..models import ImageClassifier
 from ..record.hooks import unchanged
 from . import distributed
 
@@ -46,7 +46,7 @@ def cut(pixels: np.ndarray, indices, corners, mirrored, *, crop: int) -> torch.T
     return torch.from_numpy(out)
 
 
-def scores(net: ZFNet, pixels: torch.Tensor, *, ten_crop: bool = False) -> torch.Tensor:
+def scores(net: ImageClassifier, pixels: torch.Tensor, *, ten_crop: bool = False) -> torch.Tensor:
     """(N,classes) probabilities for (N,3,R,R) pixels: of the centre crop, or the mean of the ten crops'."""
     images, crop = net.normalise(pixels), net.geometry.crop
     if not ten_crop:
@@ -55,7 +55,7 @@ def scores(net: ZFNet, pixels: torch.Tensor, *, ten_crop: bool = False) -> torch
     return net(crops.flatten(0, 1)).softmax(-1).unflatten(0, crops.shape[:2]).mean(1)
 
 
-def accuracy(net: ZFNet, images: Images, *, batch: int = 250, ten_crop: bool = False) -> dict[str, float]:
+def accuracy(net: ImageClassifier, images: Images, *, batch: int = 250, ten_crop: bool = False) -> dict[str, float]:
     """Top-1 and top-5 in per cent over a labelled set; `ten_crop` averages ten crops' probabilities (section 3).
 
     Several processes (torchrun) share the work and all get the result. A network that gives NaN is a ValueError.
@@ -77,11 +77,11 @@ def accuracy(net: ZFNet, images: Images, *, batch: int = 250, ten_crop: bool = F
     return {"top1": 100 * hits1 / len(images), "top5": 100 * hits5 / len(images)}
 
 
-def check_labelled(net: ZFNet, images: Images, name: str = "images") -> None:
+def check_labelled(net: ImageClassifier, images: Images, name: str = "images") -> None:
     """TypeError or ValueError unless `net` is a whole network and `images` a labelled set that fits it."""
-    if not isinstance(net, ZFNet):
-        raise TypeError(f"net must be a zflib.ZFNet, got {type(net).__name__}")
-    if net.geometry.hidden is None:
+    if not isinstance(net, ImageClassifier):
+        raise TypeError(f"net must be a network of zflib, got {type(net).__name__}")
+    if getattr(net.geometry, "hidden", ()) is None:
         raise ValueError("net must give scores, but it ends with its convolutions; take the whole network")
     if images.crop != net.geometry.crop:
         raise ValueError(f"{name}: crop must be the network's {net.geometry.crop}, got {images.crop}")
@@ -90,7 +90,7 @@ def check_labelled(net: ZFNet, images: Images, name: str = "images") -> None:
             raise ValueError(f"{name}: labels must be classes from 0 to {net.num_classes - 1}, got {label}")
 
 
-def check_classes(net: ZFNet, wnids: list[str], *, name: str, source: str) -> None:
+def check_classes(net: ImageClassifier, wnids: list[str], *, name: str, source: str) -> None:
     """ValueError unless the network called `name` was trained on the classes of `source`, in their order."""
     if net.wnids != list(wnids):
         raise ValueError(f"{name} was not trained on the classes of {source}; give the data that it was trained on")
