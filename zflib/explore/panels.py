@@ -13,6 +13,10 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
+from .. import show
+
+FRAMES = 12  # at most, of an animation that is stored
+
 
 class Panel(widgets.VBox):
     """Controls above one picture that follows them, the picture in words, and a line for errors.
@@ -20,6 +24,7 @@ class Panel(widgets.VBox):
     `draw(**values)` gives (H,W,3) uint8 pixels, or (pixels, words); `controls` are widgets by the names of its
     arguments. What `draw` raises at first is raised; later it is shown in `status` and the last picture stays.
     `picture`, `words` and `status` are widgets; where no kernel runs, the picture last drawn is shown as it is.
+    `frames`: pictures, or values of some controls as dicts, that the stored picture plays one after the other.
     Controls may be moved from any thread: pictures are drawn one after the other, the last one of the last values.
     """
 
@@ -27,6 +32,7 @@ class Panel(widgets.VBox):
 
     def __init__(self, draw: Callable, controls: Mapping[str, widgets.Widget]):
         self._draw, self.controls, self._drawn = draw, dict(controls), {}
+        self.frames: Sequence[np.ndarray | dict] = ()
         self._lock, self._drawing = threading.RLock(), None  # the thread that draws, if one does
         self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
         self.words, self.status = widgets.HTML(), widgets.HTML()
@@ -73,11 +79,19 @@ class Panel(widgets.VBox):
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
-        bundle["image/png"] = base64.b64encode(_encoded(self.pixels, "PNG", optimize=True)).decode()
+        bundle["image/png"] = base64.b64encode(self._stored()).decode()
         if self.comm is not None:  # None once closed
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle
+
+    def _stored(self) -> bytes:
+        """The PNG for where no kernel runs: `frames` as an animation, else the picture last drawn."""
+        if not self.frames:
+            return _encoded(self.pixels, "PNG", optimize=True)
+        with self._lock:
+            drawn = [self._draw(**self.values | f) if isinstance(f, dict) else f for f in self.frames]
+        return show.animated([pixels[0] if isinstance(pixels, tuple) else pixels for pixels in drawn])
 
 
 def _checked(pixels) -> np.ndarray:
@@ -157,4 +171,7 @@ def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | 
         pixels = frames(step - 1) if callable(frames) else frames[step - 1]
         return pixels, f"Step {step} of {len(labels)}" + (f": {labels[step - 1]}" if labels[step - 1] else "")
 
-    return panel(draw, step=(1, len(labels)))
+    made, count = panel(draw, step=(1, len(labels))), len(labels)
+    steps = range(1, count + 1) if count <= FRAMES else [1 + i * (count - 1) // (FRAMES - 1) for i in range(FRAMES)]
+    made.frames = [{"step": step} for step in steps] if count > 1 else ()
+    return made

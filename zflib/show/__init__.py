@@ -1,5 +1,6 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
+from .cells import matrices
 from .drops import drop
 from .figures import (
     Axes,
@@ -15,7 +16,7 @@ from .figures import (
     style,
 )  # fmt: skip
 from .light import calm, energy, lit
-from .matrices import matrices
+from .moving import animated
 from .pixels import (
     DIVERGING,
     GREY,
@@ -42,6 +43,7 @@ __all__ = [
     "ORANGE",
     "SEQUENTIAL",
     "Axes",
+    "animated",
     "axes_pixels",
     "beside",
     "calm",

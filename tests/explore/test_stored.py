@@ -1,0 +1,38 @@
+"""What a notebook stores of a panel: an animation of its frames, for readers who run nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from zflib import explore
+
+
+def flat(value: int) -> np.ndarray:
+    return np.full((8, 9, 3), value, np.uint8)
+
+
+def stored(panel) -> list[int]:
+    """The first pixel of every frame that is stored."""
+    image, found = Image.open(io.BytesIO(base64.b64decode(panel._repr_mimebundle_()["image/png"]))), []
+    for i in range(getattr(image, "n_frames", 1)):
+        image.seek(i)
+        found.append(image.convert("RGB").getpixel((0, 0))[0])
+    return found
+
+
+def test_a_panel_stores_its_picture_or_its_frames():
+    panel = explore.panel(lambda a, b: (flat(a + b), "words"), a=(0, 100), b=(0, 100, 7))
+    assert stored(panel) == [7]
+    panel.frames = [{"a": 10}, flat(99), {"a": 30, "b": 0}]
+    assert stored(panel) == [17, 99, 30] and panel.controls["a"].value == 0
+
+
+def test_a_stepper_stores_its_steps_at_most_twelve():
+    assert stored(explore.stepper([flat(1), flat(2), flat(3)])) == [1, 2, 3]
+    steps = stored(explore.stepper([flat(i) for i in range(40)]))
+    assert len(steps) == 12 and steps[0] == 0 and steps[-1] == 39 and steps == sorted(steps)
+    assert stored(explore.stepper([flat(5)])) == [5]
