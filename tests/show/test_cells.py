@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -33,7 +35,7 @@ def test_all_cells_have_one_size_and_matrices_do_not_overlap():
     ax = show.matrices([torch.randn(3, 3), np.zeros((8, 9, 3), np.uint8), torch.randn(6, 7)])
     assert extents(ax) == [(1, 1)] * 3 and ax.get_aspect() == 1
     edges = [image.get_extent()[:2] for image in ax.images]
-    assert all(before[1] + 1 < after[0] for before, after in zip(edges, edges[1:]))
+    assert all(before[1] + 1 < after[0] for before, after in itertools.pairwise(edges))
     middles = [sum(image.get_extent()[2:]) / 2 for image in ax.images]
     assert middles == [4, 4, 4]
 

@@ -50,7 +50,7 @@ def test_what_lies_beyond_the_image_is_light_grey():
 
 def test_figure2_refuses_rows_that_are_not_whole():
     label, patches, projections = row()
-    with pytest.raises(ValueError, match="conv5 channel 7.*equally many, got 5 and 6"):
+    with pytest.raises(ValueError, match=r"conv5 channel 7.*equally many, got 5 and 6"):
         show.figure2([(label, patches[:5], projections)])
     with pytest.raises(ValueError, match="rows must be at least one"):
         show.figure2([])
@@ -79,7 +79,7 @@ def test_a_poster_has_captions_below_its_tiles():
 
 def test_a_page_stores_a_jpeg_and_its_width():
     page = np.full((100, 2000, 3), 90, np.uint8)
-    data, metadata = show.on_page(page, "a grey strip")._repr_mimebundle_()[0:2]
+    _, metadata = show.on_page(page, "a grey strip")._repr_mimebundle_()
     assert metadata["image/jpeg"]["width"] == 1000 and "a grey strip" in str(metadata)
     shown = show.on_page(page, "a grey strip")
     assert Image.open(io.BytesIO(shown.data)).size == (2000, 100)

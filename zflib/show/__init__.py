@@ -1,6 +1,7 @@
 """Tensors to pictures: uint8 arrays for panels that must be fast, and matplotlib axes, which only this folder draws."""
 
 from .cells import matrices
+from .diagram import machine, machine_steps
 from .drops import drop
 from .figures import (
     Axes,
@@ -63,6 +64,8 @@ __all__ = [
     "image_pixels",
     "limit",
     "lit",
+    "machine",
+    "machine_steps",
     "map_pixels",
     "matrices",
     "mosaic",
