@@ -146,7 +146,8 @@ def _plane(value) -> np.ndarray:
 def in_numbers(inputs: dict, answer, target) -> np.ndarray:
     """(H,W,3) uint8 of *inputs | yours | target*, their first maps in numbers with one size of cell; see `draw`."""
     maps = inputs | ({} if answer is None else {"yours": answer}) | {"target": target}
-    return show.axes_pixels(show.matrices([_plane(value) for value in maps.values()], titles=list(maps)))
+    planes = [_plane(value) for value in maps.values()]
+    return show.axes_pixels(show.matrices(planes, titles=list(maps), blank=0))
 
 
 def _compare(answer, target, draw: Callable | None = None) -> bytes:
