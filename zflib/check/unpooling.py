@@ -127,7 +127,9 @@ class _Losers(Exercise):
         if sentence is None and not all(map(_keeps_winners, answers, self.cases())):
             sentence = "the winners are known exactly: keep every one of them, at its switch"
         if sentence is None and scores[worst] < ENOUGH:
-            sentence = f"the winners are exact, but your guess gives {scores[worst]:.0%} of the energy: reach {ENOUGH:.0%}"
+            sentence = (
+                f"the winners are exact, but your guess gives {scores[worst]:.0%} of the energy: reach {ENOUGH:.0%}"
+            )
         return Verdict(RIGHT, self.success, picture) if sentence is None else Verdict(WRONG, sentence, picture)
 
 
@@ -137,15 +139,15 @@ def _keeps_winners(answer: torch.Tensor, given: tuple) -> bool:
 
 
 def _draw_losers(given, answer, target) -> np.ndarray:
-    """The strongest channel of the photograph: the winners alone, yours, and what was there."""
+    """The channel of most contrast: the winners alone, yours, and what was there."""
     (pooled, switches), named = given
     maps = next(maps for maps, other in zip(_photo_maps(), _photo_pools()) if torch.equal(other[0][0], pooled))
     pictures = {"winners alone": deconv.unpool(pooled, switches, **named, overlap="max")}
     pictures |= {} if answer is None else {"yours": answer}
     titles = [f"{title}: {energy(values, maps):.0%} of the energy" for title, values in pictures.items()]
-    channel, full = int(maps.sum((0, 2, 3)).argmax()), float(maps.max())
+    channel = int(maps[0].std((1, 2)).argmax())
     views = [values[0, channel] for values in (*pictures.values(), maps)]
-    pixels = [show.upscale(show.map_pixels(view, full=full / 2), 300) for view in views]
+    pixels = [show.upscale(show.map_pixels(view, full=float(views[-1].max())), 300) for view in views]
     return show.beside(pixels, [*titles, f"what was there (channel {channel})"])
 
 
@@ -170,9 +172,8 @@ losers = _Losers(
 @seeded(3)
 def _other_maps(generator):
     for kernel, side in ((2, 6), (3, 7)):
-        maps, others = torch.stack([torch.randperm(side * side, generator=generator) for _ in range(4)]).float().view(
-            2, 1, 2, side, side
-        )
+        numbers = torch.stack([torch.randperm(side * side, generator=generator) + 1 for _ in range(4)])
+        maps, others = numbers.view(2, 1, 2, side, side).float()
         yield case(others, F.max_pool2d(maps, kernel, 2, return_indices=True)[1])
 
 
