@@ -48,7 +48,7 @@ class Chain:
     position: tuple[int, int]
 
 
-def chain(net: nn.Module, image, *, layer: str | None = None, channel: int | None = None, count: int = 4) -> Chain:
+def follow(net: nn.Module, image, *, layer: str | None = None, channel: int | None = None, count: int = 4) -> Chain:
     """The stages up to `layer` (default: the third convolution) for one preprocessed (3,H,W) image.
 
     `channel`: whose strongest activation is projected, by default the layer's strongest. Each stage draws `count`

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
+from torch.nn import functional as F
 
 from .._arguments import check_choice
-from .chain import Chain, Stage, chain
+from .chain import Chain, Stage, follow
+from .light import calm
 from .pixels import DIVERGING, as_array, fit, font, image_pixels, limit, signed_pixels
 from .sheets import WIDTH
 
@@ -43,20 +45,30 @@ def machine(net: nn.Module, image, *, here: str | None = None, until: int | None
     steps; see `machine_steps`. `layer` (default: the third convolution) and `channel` (default: the strongest): where
     the way down begins. A network that is no row of convolutions, ReLUs and max pools up to there raises ValueError.
     """
-    found = chain(net, image, layer=layer, channel=channel, count=TILES)
-    names = list(dict.fromkeys(stage.name for stage in found.stages))
-    if here is not None:
-        check_choice("here", here, (*PARTS, *names))
-    last = 2 * len(found.stages) + 2
-    return _Drawing(net, found, here, last if until is None else until).drawn()
+    found = _found(net, image, here, layer, channel)
+    return _Drawing(net, found, here, _steps(found) if until is None else until).drawn()
 
 
-def machine_steps(net: nn.Module, image, **settings) -> tuple[list[np.ndarray], list[str]]:
+def machine_steps(net: nn.Module, image, *, here: str | None = None, layer: str | None = None,
+                  channel: int | None = None) -> tuple[list[np.ndarray], list[str]]:  # fmt: skip
     """The machine grown step by step, for `explore.stepper` or `animated`: its pictures, and the words of each."""
-    stages = chain(net, image, layer=settings.get("layer"), channel=settings.get("channel")).stages
-    words = ["The photograph."] + [_up_words(stage) for stage in stages]
-    words += ["Keep one activation and set all others to 0."] + [_down_words(stage) for stage in reversed(stages)]
-    return [machine(net, image, until=number + 1, **settings) for number in range(len(words))], words
+    found = _found(net, image, here, layer, channel)
+    words = ["the photograph"] + [f"{stage.name}, {_up_words(stage)}" for stage in found.stages]
+    words.append("keep one activation and set all others to 0")
+    words += [f"{stage.name}, {_down_words(stage)}" for stage in reversed(found.stages)]
+    return [_Drawing(net, found, here, step).drawn() for step in range(1, _steps(found) + 1)], words
+
+
+def _found(net: nn.Module, image, here, layer, channel) -> Chain:
+    found = follow(net, image, layer=layer, channel=channel, count=TILES)
+    if here is not None:
+        check_choice("here", here, (*PARTS, *dict.fromkeys(stage.name for stage in found.stages)))
+    return found
+
+
+def _steps(found: Chain) -> int:
+    """The photograph, the way up, the choice, the way down."""
+    return 2 * len(found.stages) + 2
 
 
 def _up_words(stage: Stage) -> str:
@@ -91,8 +103,10 @@ class _Drawing:
         for number, stage in enumerate(self.found.stages):
             self._stage(number, stage)
         self._choice()
-        self._photo(signed_pixels(self.found.projection, full=limit(self.found.projection, 99)), RIGHT,
-                    lit=self._lit("down", 0, state=True), when=2 * self.count + 2)  # fmt: skip
+        projection = calm(self.found.projection)
+        pixels = signed_pixels(projection, full=limit(projection, 99))
+        self._photo(pixels, RIGHT, lit=self._lit("down", 0, state=True), when=2 * self.count + 2)
+        self._legend()
         return np.asarray(self.image)
 
     # --- what is where, and when -------------------------------------------------------------------------------------
@@ -129,11 +143,11 @@ class _Drawing:
             full = limit(stage.up[stage.channels])
             self._tiles(stage.up, stage, LEFT, top, full, self._lit("up", number + 1, state=True))
             self._arrow(LEFT + BLOCK // 2, below + STEP - 8, below + 8, _up_words(stage), UP, self._lit("up", number))
-            self._name(stage, top, self._lit("up", number))
+            self._name(stage, top, self._lit("up", number + 1, state=True))
             self._shared(number, stage, below + STEP // 2)
         if self.until >= 2 * self.count + 1 - number:
             full = limit(stage.down[stage.channels])
-            self._tiles(stage.down, stage, RIGHT, top, full, self._lit("down", number + 1, state=True))
+            self._tiles(_coarse(stage.down), stage, RIGHT, top, full, self._lit("down", number + 1, state=True))
         if self.until >= 2 * self.count + 2 - number:
             lit = self._lit("down", number)
             self._arrow(RIGHT + BLOCK // 2, below + 8, below + STEP - 8, _down_words(stage), DOWN, lit)
@@ -147,12 +161,25 @@ class _Drawing:
             self._paste(fit(pixels, PHOTO, smooth=True), left + (BLOCK - PHOTO) // 2, self._top(-1), lit)
 
     def _name(self, stage: Stage, top: int, lit: bool) -> None:
-        """Layer and size, written upwards beside the row."""
-        rows, columns = stage.up.shape[-2:]
-        strip = Image.new("RGB", (TILE, 34), "white")
-        text = {"filter": stage.name, "rectify": "rectified", "pool": "pooled"}[stage.kind] + f" {rows}×{columns}"
-        ImageDraw.Draw(strip).text((TILE // 2, 17), text, fill=INK if lit else PALE, font=font(22), anchor="mm")
-        self.image.paste(strip.rotate(90, expand=True), (LEFT - 44, top))
+        """What the maps are and how large, written upwards beside the row."""
+        name = {"filter": stage.name, "rectify": "rectified", "pool": "pooled"}[stage.kind]
+        while font(20).getlength(name) > TILE:
+            name = "…" + name[2:]  # the end of a path says more than its beginning
+        strip = Image.new("RGB", (TILE, 52), "white")
+        draw, colour = ImageDraw.Draw(strip), INK if lit else PALE
+        for y, text in ((13, name), (38, "{}×{}".format(*stage.up.shape[-2:]))):
+            draw.text((TILE // 2, y), text, fill=colour, font=font(20), anchor="mm")
+        self.image.paste(strip.rotate(90, expand=True), (LEFT - 58, top))
+
+    def _legend(self) -> None:
+        """What the colours of maps and filters mean."""
+        top, side = self._top(-1) + PHOTO - 96, 300
+        bar = _map_tile(torch.linspace(-1, 1, side).expand(26, -1), 1.0, side)
+        bar = bar[(side - 26) // 2 : (side + 26) // 2]
+        self._paste(bar, MIDDLE - side // 2, top, self.here is None)
+        for x, words in ((-side // 2, "negative"), (0, "0"), (side // 2, "positive")):
+            self._text(words, MIDDLE + x, top + 50, 24, INK if self.here is None else PALE)
+        self._text("maps and filters", MIDDLE, top - 26, 24, INK if self.here is None else PALE)
 
     def _choice(self) -> None:
         """From the way up to the way down: one activation."""
@@ -183,9 +210,14 @@ class _Drawing:
         for i, tile in enumerate(tiles):
             left = MIDDLE - width // 2 + i * (side + 8)
             self._paste(tile, left, y - side - 20, lit)
-            if self.until >= 2 * self.count + 2 - self.found.stages.index(stage):
+            if self._used(stage):
                 self._paste(tile[::-1, ::-1], left, y + 20, lit)
-        self._text("the filters, and turned by 180°", MIDDLE, y, 22, INK if lit else PALE)
+        words = "the filters, and turned by 180°" if self._used(stage) else "the filters"
+        self._text(words, MIDDLE, y, 22, INK if lit else PALE)
+
+    def _used(self, stage: Stage) -> bool:
+        """Whether the way down has come past a stage."""
+        return self.until >= 2 * self.count + 2 - self.found.stages.index(stage)
 
     def _channels_below(self, stage: Stage) -> int:
         number = self.found.stages.index(stage)
@@ -205,7 +237,7 @@ class _Drawing:
         self._line([(LEFT + BLOCK // 2 - 100 + words, y), (MIDDLE - side // 2 - 10, y)], colour, head=True)
         self._paste(tile, MIDDLE - side // 2, y - side // 2, lit)
         self._text("switches", MIDDLE, y + side // 2 + 18, 26, colour)
-        if self.until >= 2 * self.count + 2 - self.found.stages.index(stage):
+        if self._used(stage):
             self._line([(MIDDLE + side // 2 + 10, y), (RIGHT + BLOCK // 2 - 180, y)], colour, head=True)
 
     # --- strokes -----------------------------------------------------------------------------------------------------
@@ -237,6 +269,13 @@ class _Drawing:
         self.image.paste(Image.fromarray(np.ascontiguousarray(pixels)), (left, top))
         edge = (150, 150, 150) if lit else (225, 225, 225)
         self.draw.rectangle((left - 1, top - 1, left + pixels.shape[1], top + pixels.shape[0]), outline=edge, width=2)
+
+
+def _coarse(maps: torch.Tensor, most: int = 40) -> torch.Tensor:
+    """Maps of at most so many cells a side, each its strongest value: single pixels of large maps stay visible."""
+    size = -(-max(maps.shape[-2:]) // most)
+    high, low = (F.max_pool2d(sign * maps[None], size, ceil_mode=True)[0] for sign in (1, -1))
+    return torch.where(high >= low, high, -low)
 
 
 def _map_tile(values: torch.Tensor, full: float, side: int) -> np.ndarray:
