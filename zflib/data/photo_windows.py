@@ -47,13 +47,14 @@ def windows(
     """Every window of `sizes` pixels that fits into the pictures, at steps of `stride` of its size, as Windows.
 
     `pictures`: name -> image as `data.open_image` takes it; default: the shipped photographs. A window becomes
-    `side` pixels wide (what a network's geometry.resize says); `sizes` are by default 64, 96, 144 and 216, and twice
-    these for windows of more than 128 pixels. Sizes that fit into none of them: ValueError.
+    `side` pixels wide (what a network's geometry.resize says); `sizes` are by default 64, 96, 144 and 216, or 192 and
+    288 for a `side` of more than 128. Sizes that fit into none of them: ValueError.
     """
     named = {name: photo(name) for name in SHOWN if name in photo_names()} if pictures is None else pictures
     if not isinstance(named, Mapping) or not named:
         raise ValueError(f"pictures must be a dict name -> image with at least one, got {type(named).__name__}")
-    sizes = [size * (2 if side > 128 else 1) for size in (64, 96, 144, 216)] if sizes is None else sizes
+    if sizes is None:
+        sizes = (192, 288) if side > 128 else (64, 96, 144, 216)
     pixels, owners, boxes = [], [], []
     for owner, (name, source) in enumerate(named.items()):
         picture = open_image(source, name=str(name))
