@@ -44,7 +44,7 @@ def _height_for_width(pooled, switches, *, size):
 
 def _draw_unpool(given, answer, target) -> np.ndarray:
     (pooled, switches), _ = given
-    return in_numbers({"pooled": pooled, "switches": switches}, answer, target)
+    return in_numbers({"pooled": pooled, "switches": switches}, answer, target, blank=0)
 
 
 unpool = Exercise(
@@ -71,7 +71,7 @@ unpool = Exercise(
 
 # --- a guess for the losers ------------------------------------------------------------------------------------------
 
-ENOUGH = 0.65  # of the maps' energy
+ENOUGH = 0.70  # of the maps' energy
 
 
 @cache
@@ -145,7 +145,7 @@ def _draw_losers(given, answer, target) -> np.ndarray:
     pictures = {"winners alone": deconv.unpool(pooled, switches, **named, overlap="max")}
     pictures |= {} if answer is None else {"yours": answer}
     titles = [f"{title}: {energy(values, maps):.0%} of the energy" for title, values in pictures.items()]
-    channel = int(maps[0].std((1, 2)).argmax())
+    channel = int(maps[0, :, 2:-2, 2:-2].std((1, 2)).argmax())  # not at the border, which is brighter
     views = [values[0, channel] for values in (*pictures.values(), maps)]
     pixels = [show.upscale(show.map_pixels(view, full=float(views[-1].max())), 300) for view in views]
     return show.beside(pixels, [*titles, f"what was there (channel {channel})"])

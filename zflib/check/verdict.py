@@ -143,11 +143,14 @@ def _plane(value) -> np.ndarray:
     return np.atleast_2d(values.numpy())
 
 
-def in_numbers(inputs: dict, answer, target) -> np.ndarray:
-    """(H,W,3) uint8 of *inputs | yours | target*, their first maps in numbers with one size of cell; see `draw`."""
+def in_numbers(inputs: dict, answer, target, *, blank: float | None = None) -> np.ndarray:
+    """(H,W,3) uint8 of *inputs | yours | target*, their first maps in numbers with one size of cell; see `draw`.
+
+    `inputs` are maps by their titles; a number equal to `blank` is not written.
+    """
     maps = inputs | ({} if answer is None else {"yours": answer}) | {"target": target}
     planes = [_plane(value) for value in maps.values()]
-    return show.axes_pixels(show.matrices(planes, titles=list(maps), blank=0))
+    return show.axes_pixels(show.matrices(planes, titles=list(maps), blank=blank))
 
 
 def _compare(answer, target, draw: Callable | None = None) -> bytes:
