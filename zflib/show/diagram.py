@@ -22,7 +22,7 @@ BLOCK = TILES * TILE + (TILES - 1) * GAP
 LEFT, RIGHT = 64, WIDTH - 64 - BLOCK  # where the two columns begin
 MIDDLE = WIDTH // 2
 STEP = 92  # between two rows of tiles: an arrow and its words
-PHOTO = 440
+PHOTO = 520
 HEAD = 120
 INK, PALE = (34, 34, 34), (205, 205, 205)
 UP, DOWN, SWITCH = (0, 90, 160), (190, 75, 0), (0, 130, 95)  # blue, orange, green: told apart by the colour-blind
@@ -163,12 +163,12 @@ class _Drawing:
     def _name(self, stage: Stage, top: int, lit: bool) -> None:
         """What the maps are and how large, written upwards beside the row."""
         name = {"filter": stage.name, "rectify": "rectified", "pool": "pooled"}[stage.kind]
-        while font(20).getlength(name) > TILE:
+        while font(22).getlength(name) > TILE:
             name = "…" + name[2:]  # the end of a path says more than its beginning
         strip = Image.new("RGB", (TILE, 52), "white")
         draw, colour = ImageDraw.Draw(strip), INK if lit else PALE
         for y, text in ((13, name), (38, "{}×{}".format(*stage.up.shape[-2:]))):
-            draw.text((TILE // 2, y), text, fill=colour, font=font(20), anchor="mm")
+            draw.text((TILE // 2, y), text, fill=colour, font=font(22), anchor="mm")
         self.image.paste(strip.rotate(90, expand=True), (LEFT - 58, top))
 
     def _legend(self) -> None:
@@ -213,7 +213,7 @@ class _Drawing:
             if self._used(stage):
                 self._paste(tile[::-1, ::-1], left, y + 20, lit)
         words = "the filters, and turned by 180°" if self._used(stage) else "the filters"
-        self._text(words, MIDDLE, y, 22, INK if lit else PALE)
+        self._text(words, MIDDLE, y, 24, INK if lit else PALE)
 
     def _used(self, stage: Stage) -> bool:
         """Whether the way down has come past a stage."""
