@@ -42,6 +42,12 @@ def _height_for_width(pooled, switches, *, size):
     return maps
 
 
+def _only_the_first(pooled, switches, *, size):
+    maps = pooled.new_zeros(*pooled.shape[:2], *size)
+    maps[0, 0] = deconv.unpool(pooled, switches, size=size)[0, 0]
+    return maps
+
+
 def _draw_unpool(given, answer, target) -> np.ndarray:
     (pooled, switches), _ = given
     return in_numbers({"pooled": pooled, "switches": switches}, answer, target, blank=0)
@@ -59,6 +65,7 @@ unpool = Exercise(
             partial(deconv.unpool, overlap="max"),
         "every map was written at the first map's switches; each map has switches of its own":
             lambda pooled, switches, size: deconv.unpool(pooled, switches[:1, :1].expand_as(switches), size=size),
+        "only the first map came back; do the same for every image and every channel": _only_the_first,
         "row and column are exchanged: row = position // width, column = position % width": _row_and_column_exchanged,
         "a row has as many positions as the map is wide: divide by the width, not by the height": _height_for_width,
         "the switches are where they belong, but you wrote them themselves; write the values":
