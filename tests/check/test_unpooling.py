@@ -68,7 +68,7 @@ def test_a_loser_is_never_above_the_bound_and_the_guess_is_half_of_it():
 
 def test_another_good_guess_is_right_and_a_bad_one_is_told_its_score():
     assert check.losers(fraction(0.3)).state == check.RIGHT
-    found = check.losers(fraction(0.8))
+    found = check.losers(fraction(0.5))
     assert found.state == check.WRONG and "70%" in found.message and found.message not in check.losers.mistakes
 
 
