@@ -52,7 +52,7 @@ def test_blank_cells_have_no_number():
 
 
 def test_numbers_fit_into_their_cells():
-    ax = show.matrices([torch.full((3, 3), -20.75), torch.full((8, 8), 0.25)])
+    ax = show.matrices([torch.full((3, 3), -20.75), torch.full((8, 18), 0.25)])
     ax.figure.draw_without_rendering()
     cell = ax.get_window_extent().width / np.ptp(ax.get_xlim())
     assert all(text.get_window_extent().width < cell for text in ax.texts)

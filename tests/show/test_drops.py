@@ -33,7 +33,7 @@ def test_nothing_lost_is_the_pale_photograph_and_so_is_a_gain():
     assert (drawn(torch.full((5, 5), 0.8)) == 255).all()
     assert (drawn(torch.full((5, 5), 0.9)) == 255).all()
     black = show.drop(WHITE * 0, 0.8, torch.full((5, 5), 0.8), corners=CORNERS, size=4).images[0].get_array()
-    assert (np.asarray(black) == round(0.6 * 255)).all()
+    assert (np.asarray(black) == round(0.5 * 255)).all()
 
 
 def test_each_square_is_red_where_it_stood():

@@ -25,6 +25,13 @@ def test_calm_blurs_as_torchvision_does():
     assert torch.allclose(show.calm(values, sigma=1.5, colour=1)[:, 8:-8, 8:-8], blurred[:, 8:-8, 8:-8], atol=1e-5)
 
 
+@pytest.mark.parametrize("sigma", [0.6, 2.0, 5.0])
+def test_the_blur_is_scipys_up_to_the_border(sigma):
+    values = np.random.default_rng(0).random((2, 9, 14))
+    expected = gaussian_filter(values, (0, sigma, sigma), mode="nearest")
+    assert np.allclose(show.light.blurred(values, sigma), expected, atol=1e-12)
+
+
 def test_calm_moves_each_colour_towards_the_pixels_mean():
     values = torch.tensor([9.0, 0.0, -3.0]).view(3, 1, 1).expand(3, 5, 5)
     assert show.calm(values)[:, 2, 2].tolist() == pytest.approx([2 + 0.35 * 7, 2 - 0.35 * 2, 2 - 0.35 * 5])

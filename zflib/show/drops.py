@@ -16,7 +16,7 @@ from .pixels import as_array, image_pixels, upscale
 
 LOSS = LinearSegmentedColormap.from_list("loss", ["#ffffff", "#fcbba1", "#ef3b2c", "#67000d"])
 SIDE = 600  # pixels of the picture that is drawn
-PALE = 0.4  # of the photograph's contrast
+PALE = 0.5  # of the photograph's contrast
 
 
 def drop(image, before: float, values, *, corners, size, ax: Axes | None = None, net: nn.Module | None = None,
@@ -47,7 +47,7 @@ def drop(image, before: float, values, *, corners, size, ax: Axes | None = None,
 
 
 def _pale(picture: np.ndarray) -> np.ndarray:
-    """The picture in light greys, from 0.6 to 1, SIDE pixels on its longer side."""
+    """The picture in light greys, from 0.5 to 1, SIDE pixels on its longer side."""
     grey = upscale(picture, SIDE, smooth=True) @ np.array([0.299, 0.587, 0.114]) / 255
     return 1 - PALE + PALE * grey
 

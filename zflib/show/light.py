@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import nn
+from torch.nn import functional as F
 
 from .._arguments import shape_or_type
 from .pixels import GREY, as_array, image_pixels
@@ -19,7 +19,17 @@ def calm(projection, *, sigma: float = 0.6, colour: float = 0.35) -> torch.Tenso
     """
     values = _projection(projection)
     mean = values.mean(axis=0, keepdims=True)
-    return torch.from_numpy(gaussian_filter(mean + colour * (values - mean), (0, sigma, sigma), mode="nearest"))
+    return torch.from_numpy(blurred(mean + colour * (values - mean), sigma))
+
+
+def blurred(values: np.ndarray, sigma: float) -> np.ndarray:
+    """(…,h,w) numbers blurred by a Gaussian of `sigma` pixels, cut at 4 sigma; the border is repeated outwards."""
+    reach = int(4 * sigma + 0.5)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / max(sigma, 1e-9)) ** 2)
+    kernel = (kernel / kernel.sum()).to(torch.from_numpy(values).dtype).view(1, 1, 1, -1)
+    maps = torch.from_numpy(values).reshape(-1, 1, *values.shape[-2:])
+    maps = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
+    return F.conv2d(F.conv2d(maps, kernel), kernel.mT).numpy().reshape(values.shape)
 
 
 def energy(projection, *, sigma: float = 2.0) -> np.ndarray:
@@ -28,7 +38,7 @@ def energy(projection, *, sigma: float = 2.0) -> np.ndarray:
     The square root of its energy, the sum of squares over the colours, blurred by a Gaussian of `sigma` pixels;
     divided by its 98th percentile and clamped. 0 everywhere for a projection of zeros.
     """
-    strength = np.sqrt(gaussian_filter((_projection(projection) ** 2).sum(axis=0), sigma, mode="nearest"))
+    strength = np.sqrt(blurred((_projection(projection) ** 2).sum(axis=0), sigma))
     full = np.percentile(strength, 98) or strength.max() or 1.0  # the maximum: a spot on a large picture
     return (strength / full).clip(0, 1)
 

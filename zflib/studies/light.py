@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
 from ..deconv import Deconvnet
 from ..show import energy
+from ..show.light import blurred
 from .units import Unit, Units
 
 
@@ -77,7 +77,7 @@ def bell_of(shape) -> np.ndarray:
 def contrast(patch: torch.Tensor) -> np.ndarray:
     """(h,w): the local standard deviation of the patch's brightness, in windows of the light's own blur."""
     grey = patch.mean(dim=0).double().cpu().numpy()
-    variance = gaussian_filter(grey**2, 2.0, mode="nearest") - gaussian_filter(grey, 2.0, mode="nearest") ** 2
+    variance = blurred(grey**2, 2.0) - blurred(grey, 2.0) ** 2
     return np.sqrt(variance.clip(0))
 
 
