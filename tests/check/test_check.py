@@ -24,7 +24,7 @@ def exercise(request):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pictures take most of the time and have tests of their own; elsewhere their names will do."""
-    monkeypatch.setattr(verdict, "_compare", lambda answer, target: b"target" if answer is None else b"both")
+    monkeypatch.setattr(verdict, "_compare", lambda answer, *_: b"target" if answer is None else b"both")
 
 
 def right(exercise):
@@ -72,10 +72,10 @@ def test_the_targets_own_answer_is_right_and_drawn(exercise):
     figures = plt.get_fignums()
     found = exercise(exercise.target)
     assert (found.state, found.message) == (check.RIGHT, exercise.success)
-    assert drawn(found.picture, 3) and plt.get_fignums() == figures
+    assert (exercise.draw or drawn(found.picture, 3)) and plt.get_fignums() == figures
 
 
-@pytest.mark.parametrize("name", ["unpool", "missing_rows", "project"])  # a map in numbers, one number, a large map
+@pytest.mark.parametrize("name", ["stamps", "missing_rows", "project"])  # a map in numbers, one number, a large map
 def test_the_target_alone_is_drawn_until_there_is_an_answer(name):
     assert drawn(EXERCISES[name](...).picture, 1)
 

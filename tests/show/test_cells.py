@@ -46,6 +46,11 @@ def test_small_ones_have_their_numbers_large_ones_do_not():
     assert not show.matrices([torch.zeros(20, 20), torch.zeros(9, 9)]).texts
 
 
+def test_blank_cells_have_no_number():
+    ax = show.matrices([torch.tensor([[0.0, 2], [0, 0]])], blank=0)
+    assert [text.get_text() for text in ax.texts] == ["2"]
+
+
 def test_numbers_fit_into_their_cells():
     ax = show.matrices([torch.full((3, 3), -20.75), torch.full((8, 18), 0.25)])
     ax.figure.draw_without_rendering()

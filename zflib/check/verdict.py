@@ -5,6 +5,7 @@ import html
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ class Exercise:
 
     `mistakes` maps the sentence a learner should read to a function that makes this mistake: an attempt that gives
     the same numbers on every case has made it too. `guess` says what an answer that is no code consists of: its
-    target is not drawn before there is one. Calling the exercise returns a `Verdict` and never raises.
+    target is not drawn before there is one. `draw(case, answer, target)` gives (H,W,3) uint8 pixels of *input | yours |
+    target*, `answer` is None before there is one. Calling the exercise returns a `Verdict` and never raises.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Exercise:
     source: object = None  # what `solution` prints, if it is not the target
     success: str = "the same numbers as the package's own"
     guess: str = ""  # "your three numbers"
+    draw: Callable | None = None  # by default yours, the target and their difference are drawn, without the input
 
     def __call__(self, attempt: Callable) -> Verdict:
         try:
@@ -63,37 +66,48 @@ class Exercise:
         if not callable(attempt):
             state = NOT_ATTEMPTED if attempt is None or attempt is ... else WRONG
             message = f"pass your function itself: check.{self.name}({self.name})"
-            return Verdict(state, message, self._preview(targets[0]))
+            return Verdict(state, message, self._preview(0, targets))
         answers = []
-        for (args, kwargs), target in zip(self.cases(), targets):  # fresh cases: an attempt may write into its input
+        for i, (args, kwargs) in enumerate(self.cases()):  # fresh cases: an attempt may write into its input
             try:
                 answers.append(attempt(*args, **kwargs))
             except Exception as error:
                 message = f"your function raised {type(error).__name__}: {error}"
-                return Verdict(WRONG, message, self._preview(target))
+                return Verdict(WRONG, message, self._preview(i, targets))
         if all(answer is None or answer is ... for answer in answers):
             message = f"replace the ... by {self.guess or 'your code; the target is drawn here'}"
-            return Verdict(NOT_ATTEMPTED, message, self._preview(targets[0]))
-        return self._compare_answers(answers, targets)
-
-    def _preview(self, target) -> bytes | None:
-        """PNG of the target alone, unless it is what the learner should guess."""
-        return None if self.guess else _compare(None, target)
-
-    def _compare_answers(self, answers: list, targets: list) -> Verdict:
-        for answer, target in zip(answers, targets):
+            return Verdict(NOT_ATTEMPTED, message, self._preview(0, targets))
+        for i, (answer, target) in enumerate(zip(answers, targets)):
             problem = _misfit(answer, target)
             if problem:
-                return Verdict(WRONG, problem, self._preview(target))
+                return Verdict(WRONG, problem, self._preview(i, targets))
+        return self._compare_answers(answers, targets)
+
+    def _preview(self, i: int, targets: list) -> bytes | None:
+        """PNG of case `i` without an answer, unless its target is what the learner should guess."""
+        return None if self.guess else self._picture(i, None, targets[i])
+
+    def _picture(self, i: int, answer, target) -> bytes:
+        """PNG of case `i`: what `draw` makes of it, or *yours | target | difference*."""
+        return _compare(answer, target, self.draw and partial(self.draw, self.cases()[i]))
+
+    def _compare_answers(self, answers: list, targets: list) -> Verdict:
         worst = max(range(len(targets)), key=lambda i: _distance(answers[i], targets[i]))
-        picture = _compare(answers[worst], targets[worst])
+        picture = self._picture(worst, answers[worst], targets[worst])
         if _distance(answers[worst], targets[worst]) < 1e-4:
             return Verdict(RIGHT, self.success, picture)
+        sentence = self._named_mistake(answers)
+        if sentence is None:
+            sentence = "the shape is right, the numbers are not yet; look where the difference is"
+        return Verdict(WRONG, sentence, picture)
+
+    def _named_mistake(self, answers: list) -> str | None:
+        """The sentence of the mistake that gives the same numbers on every case."""
         for sentence, mistake in self.mistakes.items():
             wrong = [mistake(*args, **kwargs) for args, kwargs in self.cases()]
             if all(_misfit(a, w) is None and _distance(a, w) < 1e-4 for a, w in zip(answers, wrong)):
-                return Verdict(WRONG, sentence, picture)
-        return Verdict(WRONG, "the shape is right, the numbers are not yet; look where the difference is", picture)
+                return sentence
+        return None
 
     def solution(self) -> None:
         """Print the package's own source: there is only one copy of the answer."""
@@ -129,6 +143,18 @@ def _plane(value) -> np.ndarray:
     return np.atleast_2d(values.numpy())
 
 
-def _compare(answer, target) -> bytes:
-    """PNG of *yours | target | difference*, or of the target alone."""
+def in_numbers(inputs: dict, answer, target, *, blank: float | None = None) -> np.ndarray:
+    """(H,W,3) uint8 of *inputs | yours | target*, their first maps in numbers with one size of cell; see `draw`.
+
+    `inputs` are maps by their titles; a number equal to `blank` is not written.
+    """
+    maps = inputs | ({} if answer is None else {"yours": answer}) | {"target": target}
+    planes = [_plane(value) for value in maps.values()]
+    return show.axes_pixels(show.matrices(planes, titles=list(maps), blank=blank))
+
+
+def _compare(answer, target, draw: Callable | None = None) -> bytes:
+    """PNG of what `draw` makes of the answer and the target, or of *yours | target | difference*."""
+    if draw is not None:
+        return show.encoded(draw(answer, target), "PNG")
     return show.difference_png(None if answer is None else _plane(answer), _plane(target))

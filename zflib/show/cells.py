@@ -18,12 +18,13 @@ WIDE, TALL = 12.5, 7.0  # inches at most: a page at 80 dots per inch
 
 
 def matrices(values: Sequence, ax: Axes | None = None, *, titles: Sequence[str] = (), signs: Sequence[str] = (),
-             frames: dict | None = None, full: float | None = None, colours: str = DIVERGING) -> Axes:  # fmt: skip
+             frames: dict | None = None, full: float | None = None, colours: str = DIVERGING,
+             blank: float | None = None) -> Axes:  # fmt: skip
     """Matrices (h,w) side by side, every cell of every one the same size, numbers in them if they are few.
 
     A uint8 (h,w,3) or a (3,h,w) tensor is drawn as pixels. `titles` stand above them, `signs` between them ("∗", "=");
     `frames` {number of a matrix: (top, left, bottom, right)} frames cells of it. Colours run from -`full` to `full`,
-    white is zero; by default each matrix has its own contrast.
+    white is zero; by default each matrix has its own contrast. A number equal to `blank` is not written.
     """
     arrays = [_cells(value) for value in values]
     height, wide = max(len(array) for array in arrays), sum(array.shape[1] for array in arrays)
@@ -35,7 +36,7 @@ def matrices(values: Sequence, ax: Axes | None = None, *, titles: Sequence[str] 
     size, left = _text_size(arrays, inches) if width <= WRITTEN else 0, 0.0
     for i, array in enumerate(arrays):
         top = (height - len(array)) / 2
-        _matrix(ax, array, top, left, full=full, colours=colours, size=size)
+        _matrix(ax, array, top, left, full=full, colours=colours, size=size, blank=blank)
         if i < len(titles):
             title = textwrap.fill(titles[i], max(12, int(array.shape[1] * inches * 10)))
             ax.text(left + array.shape[1] / 2, top - 0.1 / inches, title, ha="center", va="bottom", fontsize=12)
@@ -64,7 +65,7 @@ def _cells(value) -> np.ndarray:
     return array
 
 
-def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colours: str, size: float) -> None:
+def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colours: str, size: float, blank) -> None:
     """One matrix, its upper left corner at (top, left); `size` is that of its numbers, in points, 0 for none."""
     height, width = array.shape[:2]
     full = full or float(np.abs(array.astype(float)).max()) or 1.0
@@ -77,6 +78,8 @@ def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colou
     if not size or array.ndim == 3:
         return
     for (row, column), value in np.ndenumerate(array):
+        if value == blank:
+            continue
         ink = "white" if abs(value) > 0.65 * full else "black"
         place = (left + column + 0.5, top + row + 0.52)
         ax.text(*place, short(value), ha="center", va="center", fontsize=size, color=ink)
