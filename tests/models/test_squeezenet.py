@@ -323,5 +323,5 @@ def test_the_card_says_what_was_measured(net):
     card = json.loads((_files.SHIPPED / "squeezenet.json").read_text())
     assert net.card == card and card["sha256"] == squeezenet.SHA256 and card["images"] == 1000
     assert card["command"].startswith("python -m zflib.train --measure squeezenet --data ")
-    for crops in ("centre crop", "ten-crop"):
-        assert 55 < card["accuracy"][crops]["top1"] < card["accuracy"][crops]["top5"] < 95
+    for found in card["accuracy"].values():
+        assert 55 < found["top1"] < found["top5"] < 95
