@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zflib import data, models
+from zflib import _files, data, models
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import dogs, evolution, gallery
 
@@ -51,6 +51,25 @@ def test_gallery_mines_and_writes(tiny, monkeypatch, capsys):
     net.wnids = list("FGHIJ")
     with pytest.raises(SystemExit, match="was not trained on the classes"):
         run(monkeypatch, "gallery", "small", "--data", tiny, "--out", out)
+
+
+def test_gallery_mines_photographs(tmp_path, monkeypatch, capsys):
+    net, out = network(1), tmp_path / "small-photographs.npz"
+    wnids = json.loads((_files.SHIPPED / "squeezenet.json").read_text(encoding="utf-8"))["wnids"]
+    (tmp_path / "photographs").mkdir()
+    for wnid in wnids[200:212]:
+        pixels = np.random.default_rng(int(wnid[1:])).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{wnid}.jpg")
+    monkeypatch.setattr(models, "load", lambda name: net)
+    arguments = ("--channels", 1, "--also", "conv2:3,conv2:4", "--side", 5, "--projected", 2)
+    run(monkeypatch, "gallery", "small", "--photographs", tmp_path / "photographs", "--out", out, *arguments)
+    found = gallery.load_file(out)
+    assert {3, 4} <= set(found.chosen["conv2"].tolist()) and found.projections["conv2"].shape[1:] == (2, 3, 5, 5)
+    assert found.counts.nonzero().flatten().tolist() == list(range(200, 212)) and len(found.classes) == 1000
+    assert found.names[5] == f"{wnids[205]}.jpg" and set(found.labels["conv1"].flatten().tolist()) <= set(
+        range(200, 212)
+    )
+    assert "conv2: purity" in capsys.readouterr().out
 
 
 def test_evolution_numbers_images_as_the_whole_set_does(tiny, monkeypatch):

@@ -75,12 +75,14 @@ def drawn(net, seed):
     panels = [
         explore.layers(net, [image], layers=["4"], layer="4", preprocess=lambda photo: None),
         explore.invariance(net, image, layers=["0", "4"]),
+        explore.occlusion(net, image, layer="4"),
     ]
     for panel in panels:
-        control = list(panel.controls.values())[-1]
-        control.value = getattr(control, "max", None) or control.options[-1]
+        control = [control for control in panel.controls.values() if hasattr(control, "max")][-1]
+        control.value = control.max
+    panels[1]._draw.__self__.whole.wait()  # what the panel measures on in the background
     assert not any(panel.status.value for panel in panels)
-    return [torch.from_numpy(panel.pixels.copy()) for panel in panels]
+    return [torch.tensor(list(panel.text.encode())) for panel in panels] + [torch.from_numpy(panels[0].pixels.copy())]
 
 
 CALLS = [peaks, squares, moves, parts, projections, fields, chosen, drawn]

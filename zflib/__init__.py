@@ -40,6 +40,8 @@ def versions(on: torch.device | str = "cpu") -> str:
 
 
 def __getattr__(name: str):
-    if name in ("check", "explore", "show", "studies"):  # on first use: matplotlib and ipywidgets take their time
+    if name == "write_atlas":
+        return importlib.import_module(".atlas", __name__).write_atlas
+    if name in ("atlas", "check", "explore", "show", "studies"):  # on first use: matplotlib and ipywidgets take time
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

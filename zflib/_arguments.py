@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -38,110 +37,18 @@ def check_apart(net: nn.Module) -> None:
             raise ValueError(f"net: module {path!r} normalises over the batch; give it running statistics")
 
 
-def check_scores(scores) -> torch.Tensor:
-    """(N,classes); ValueError for a network that gives something else, one single score, or NaN probabilities."""
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        raise ValueError(f"net must give scores (N,classes), got {shape_or_type(scores)}; this needs a classifier")
-    if scores.shape[1] < 2:
-        raise ValueError(f"net must give a score for each of at least two classes, got {tuple(scores.shape)}; "
-                         "let it give one for yes and one for no")  # fmt: skip
-    if bool(scores.softmax(-1).isnan().any()):
-        raise ValueError("net gives scores without probabilities; look for NaN or overflow in net's weights")
-    return scores
-
-
-def probabilities(scores) -> torch.Tensor:
-    """(N,classes): the softmax of a network's scores, as `check_scores` wants them.
-
-    Rows without negative values that sum to 1 are probabilities already, of a network that ends in a softmax, and stay.
-    """
-    scores = check_scores(scores)
-    ready = bool((scores >= 0).all()) and bool(((scores.sum(-1) - 1).abs() < 1e-3).all())
-    return scores if ready else scores.softmax(-1)
-
-
-def check_images(images, net: nn.Module | None = None) -> torch.Tensor:
-    """(N,3,H,W) finite floats, moved to the network's device and dtype."""
-    fix = "use net.preprocess(images), or stack float tensors into (N,3,H,W)"
-    if not isinstance(images, torch.Tensor):
-        raise TypeError(f"images must be a tensor (N,3,H,W), got {type(images).__name__}; {fix}")
-    if images.dim() == 3:
-        raise ValueError(f"images must be (N,3,H,W), got one image of shape {tuple(images.shape)}; pass images[None]")
-    if images.dim() != 4 or 0 in images.shape:
-        raise ValueError(f"images must be (N,3,H,W), got shape {tuple(images.shape)}; {fix}")
-    if not images.is_floating_point():
-        raise TypeError(f"images must hold floats in the network's units, got {images.dtype}; {fix}")
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("images hold NaN or infinite pixels; look for a division by zero in their preparation")
-    return images if net is None else _as_weights(images, net)
-
-
-def check_image(image, net: nn.Module | None = None) -> torch.Tensor:
-    """(3,H,W): one image, or a batch of one, as `check_images` wants them."""
-    if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1:
-        image = image[0]
-    if not isinstance(image, torch.Tensor) or image.dim() != 3:
-        got, fix = shape_or_type(image), "use net.preprocess(image)[0]"
-        raise ValueError(f"image must be one preprocessed image (3,H,W), got {got}; {fix}")
-    return check_images(image[None], net)[0]
-
-
-def _as_weights(images: torch.Tensor, net: nn.Module) -> torch.Tensor:
-    """The images where the network's weights are and in their precision; as they are if it has none.
-
-    Where weights differ, the ones that count are those of the module that the network uses first.
-    """
-    check_net(net)
-    _check_fit(images, net)
-    kinds = _kinds(net.parameters()) or _kinds(net.buffers())
-    if len(kinds) > 1:
-        first, _ = first_used(net, images)
-        kinds = _kinds(first.parameters(recurse=False)) if first else ()
-    device, dtype = next(iter(kinds), (images.device, images.dtype))
-    return images.to(device=device, dtype=dtype)
-
-
-def _kinds(weights: Iterable[torch.Tensor]) -> set[tuple[torch.device, torch.dtype]]:
-    """Where they are and in which precisions; whole numbers do not count."""
-    return {(weight.device, weight.dtype) for weight in weights if weight.is_floating_point()}
-
-
-class _Used(BaseException):
-    """Ends a forward pass at the first module that has weights."""
-
-
-def first_used(net: nn.Module, images: torch.Tensor) -> tuple[nn.Module | None, torch.Tensor | None]:
-    """The module with weights of its own that the network uses first for such images, and what it is given there."""
-    thread = threading.get_ident()
-
-    def hear(module, args):
-        if threading.get_ident() == thread:
-            raise _Used(module, *args[:1])
-
-    heard = [m.register_forward_pre_hook(hear) for m in net.modules() if _kinds(m.parameters(recurse=False))]
-    try:
-        with torch.no_grad():
-            net(images.clone())
-    except _Used as used:
-        return (*used.args, None)[:2]
-    except RuntimeError:  # the same that will be said of the whole pass
-        pass
-    finally:
-        for hook in heard:
-            hook.remove()
-    return None, None
-
-
-def _check_fit(images: torch.Tensor, net: nn.Module) -> None:
-    """ValueError for images that are too small for one of our networks, or no colour images."""
-    if not hasattr(net, "geometry"):
-        return
-    if images.shape[1] != 3:
-        raise ValueError(f"images must have 3 channels, got shape {tuple(images.shape)}; use net.preprocess(images)")
-    side = net.geometry.crop
-    if min(images.shape[2:]) < side:
-        wanted = f"it takes at least {side}x{side} pixels; use net.preprocess(images)"
-        raise ValueError(f"images of shape {tuple(images.shape)} do not fit this network, {wanted}")
+def check_dense(images: torch.Tensor) -> None:
+    """TypeError for a tensor that does not hold its real numbers one by one: sparse, nested, quantised, complex."""
+    kind = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
+    if kind != "strided":
+        fix = "images.to_padded_tensor(0)" if images.is_nested else "images.to_dense()"
+        raise TypeError(f"images must be a plain tensor (N,3,H,W), got a {kind} one; use {fix}")
+    if images.is_meta:
+        raise TypeError("images hold no numbers: they are on the device 'meta'; make them on the CPU or a GPU")
+    if images.is_complex():
+        raise TypeError(f"images must hold real numbers, got {images.dtype}; use images.real, or images.abs()")
+    if images.is_quantized:
+        raise TypeError(f"images must hold floats in the network's units, got {images.dtype}; use images.dequantize()")
 
 
 def layer_names(net: nn.Module) -> list[str]:
@@ -187,9 +94,14 @@ def check_layer(net: nn.Module, layer) -> str:
         return layer
     if isinstance(layer, str) and layer and (layer in layer_names(net) or layer in dict(net.named_modules())):
         return layer
+    other = dict(net.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) and layer else None
+    if other is not None:
+        first = next(path for path, module in net.named_modules() if module is other)
+        raise ValueError(f"layer {layer!r} is the module {first!r} by another name, and a module is taken at its first "
+                         f"use; give {first!r}, or build the network with a module for each place")  # fmt: skip
     names = layer_names(net)
     listed = ", ".join(names[:40]) + (", …" if len(names) > 40 else "")
-    got = type(layer).__name__ if isinstance(layer, nn.Module) else repr(layer)
+    got = type(layer).__name__ if isinstance(layer, nn.Module | torch.Tensor) else repr(layer)
     raise ValueError(f"layer {got} is not in this network; it has {listed or 'no layers'}")
 
 
@@ -272,6 +184,8 @@ def is_number(value, dtype: torch.dtype = torch.float32) -> bool:
 
 def check_tensor(name: str, value, expected: str, *, device=None) -> torch.Tensor:
     """TypeError that says what is expected, unless `value` is a tensor or can become one."""
+    if device is None:  # as it is, or on the CPU, wherever torch makes tensors by default
+        device = value.device if isinstance(value, torch.Tensor) else "cpu"
     try:
         return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:

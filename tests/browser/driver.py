@@ -31,6 +31,16 @@ STOPWATCH = """img => {
   }).observe(img, {attributeFilter: ['src']});
 }"""
 
+#: When each new picture was decoded, while something is dragged.
+FRAMES = """img => {
+  window.watcher = new MutationObserver(async () => {
+    await img.decode().catch(() => {});
+    window.shown.push(performance.now());
+  });
+  window.shown = [];
+  window.watcher.observe(img, {attributeFilter: ['src']});
+}"""
+
 #: Runs that ended: every code cell that is not empty has its number, or none has been waiting for two seconds.
 FINISHED = """() => {
   const cells = [...document.querySelectorAll('.jp-CodeCell')]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import runpy
 import statistics
+import time
 from pathlib import Path
 
 import pytest
-from driver import notebook_of, pixels, press_keys, quiet, step, wait_until
+from driver import FRAMES, notebook_of, pixels, press_keys, quiet, step, wait_until
 
 SETUP = runpy.run_path(str(Path(__file__).resolve().parents[2] / "notebooks" / "build.py"))["SETUP"]
 
@@ -20,10 +21,20 @@ OCCLUSION = """net = zflib.load('zfnet56')
 explore.occlusion(net, net.preprocess(zflib.data.photo('chelsea')))"""
 INVARIANCE = "explore.invariance(net, net.preprocess(zflib.data.photo('coffee')))"
 CORRESPONDENCE = "explore.correspondence(zflib.load('scenes56'))"
+EVOLUTION = "explore.evolution()"
 PANEL = "explore.panel(lambda grey: np.full((64, 64, 3), grey, np.uint8), grey=(0, 255))"
 
-CELLS = SETUP, LAYERS, STEPPER, UNITS, OCCLUSION, INVARIANCE, CORRESPONDENCE, PANEL
-PANELS = ["layers", "stepper", "units", "occlusion", "invariance", "correspondence", "panel"]  # in the order of CELLS
+CELLS = SETUP, LAYERS, STEPPER, UNITS, OCCLUSION, INVARIANCE, CORRESPONDENCE, PANEL, EVOLUTION
+PANELS = [
+    "layers",
+    "stepper",
+    "units",
+    "occlusion",
+    "invariance",
+    "correspondence",
+    "panel",
+    "evolution",
+]  # in the order of CELLS  # fmt: skip
 
 
 @pytest.mark.parametrize("cells", [["1 / 0", "2"], ["1", "1 / 0"]], ids=["then more", "at the end"])
@@ -45,12 +56,50 @@ def panels(ran):
 @pytest.mark.parametrize("name", PANELS)
 def test_every_slider_changes_the_picture_and_brings_it_back(panels, name):
     panel = panels[name]
-    for slider in panel.get_by_role("slider").all():
-        before, (there, back) = pixels(panel), step(slider)
+    look = (lambda: panel.locator("[aria-live]").inner_text()) if name == "invariance" else lambda: pixels(panel)
+    for slider in panel.get_by_role("slider").all():  # the curves of invariance keep where they have been
+        before, (there, back) = look(), step(slider)
         slider.press(there)
-        wait_until(lambda before=before: pixels(panel) != before)
+        wait_until(lambda before=before: look() != before)
         slider.press(back)
-        wait_until(lambda before=before: pixels(panel) == before)
+        wait_until(lambda before=before: look() == before)
+    quiet(panel)
+
+
+def test_play_goes_through_the_epochs(panels):
+    panel = panels["evolution"]
+    words = panel.locator("[aria-live]")
+    panel.get_by_role("slider").press("Home")
+    wait_until(lambda: "Epoch 1 " in words.inner_text())
+    panel.locator(".widget-play button, .jupyter-widget-play button").first.click()
+    wait_until(lambda: "Epoch 12 " in words.inner_text())
+    quiet(panel)
+
+
+@pytest.mark.parametrize("name", ["occlusion", "invariance"])
+def test_drag_in_the_picture(panels, name, capsys):
+    """The square, or the picture, follows the mouse; printed: from each move to a picture, then to the last one."""
+    panel = panels[name]
+    image, mouse, words = panel.locator("img"), panel.page.mouse, panel.locator("[aria-live]")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    mouse.move(box["x"] + 60, box["y"] + 80)
+    mouse.down()
+    image.evaluate(FRAMES)
+    for number in range(60):
+        mouse.move(box["x"] + 60 + 3 * number, box["y"] + 80 + 2 * number)
+        panel.page.wait_for_timeout(16)
+    mouse.up()
+    released = time.monotonic()
+    size = 12 if name == "occlusion" else 56  # zfnet56's image of 56 pixels is shown 300 wide, below a line of 21
+    wanted = [(80 + 2 * 59 - 21) * 56 / 300 - size / 2, (60 + 3 * 59) * 56 / 300 - size / 2]
+    sliders = panel.get_by_role("slider").all()
+    wait_until(lambda: all(abs(float(sliders[i].get_attribute("aria-valuenow")) - wanted[i]) <= 1.5 for i in (0, 1)))
+    pixels(panel)
+    with capsys.disabled():
+        count, seconds = panel.page.evaluate("[shown.length, (shown.at(-1) - shown[0]) / 1000]")
+        print(f"\n{name}, drag: {count} pictures in {seconds:.1f} s; at rest {time.monotonic() - released:.1f} s later")
+    assert count >= 5 and words.inner_text()
     quiet(panel)
 
 
@@ -71,7 +120,7 @@ def test_menu_changes_the_picture_and_brings_it_back(panels, menu, choice):
 
 def test_words_follow_the_slider(panels):
     panel = panels["layers"]
-    handle, words, _ = panel.get_by_role("slider"), panel.locator("[aria-live]"), pixels(panel)
+    handle, words, _ = panel.get_by_role("slider").first, panel.locator("[aria-live]"), pixels(panel)
     before = words.inner_text()
     assert "of conv5" in before
     there, back = step(handle)
@@ -87,7 +136,8 @@ TIMED = {"layers, channel": ("layers", 0, 30, 6), "units, channel": ("units", -1
          "occlusion, row": ("occlusion", 0, 24, 100), "occlusion, column": ("occlusion", 1, 24, 100),
          "occlusion, size": ("occlusion", -1, 9, 100), "invariance, down": ("invariance", 0, 24, 100),
          "invariance, angle": ("invariance", -1, 24, 100),
-         "correspondence, size": ("correspondence", -1, 5, 100)}  # fmt: skip
+         "correspondence, size": ("correspondence", 0, 5, 100),
+         "evolution, epoch": ("evolution", 0, 12, 4)}  # fmt: skip
 
 
 @pytest.mark.nightly

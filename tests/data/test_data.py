@@ -104,6 +104,16 @@ def test_exif_orientation(tmp_path, orientation, ending):
     assert np.array_equal(pixels(data.open_image(once)), upright), "a second opening must not turn it again"
 
 
+@pytest.mark.parametrize("ending", ["png", "webp", "jpg"])
+def test_exif_that_is_garbage_spoils_no_image(tmp_path, ending):
+    image, exact = Image.fromarray(noise(5, 7, 3)), {"lossless": True} if ending == "webp" else {}
+    plain = save(tmp_path / f"plain.{ending}", image, **exact)
+    odd = save(tmp_path / f"odd.{ending}", image, exif=b"Exif\0\0garbage", **exact)
+    once = data.open_image(odd)
+    assert np.array_equal(pixels(once), pixels(data.open_image(plain)))
+    assert np.array_equal(pixels(data.open_image(once)), pixels(once))
+
+
 def test_modes(tmp_path):
     grey, colour = noise(6, 9), noise(6, 9, 3)
     as_rgb = np.stack([grey] * 3, axis=2)

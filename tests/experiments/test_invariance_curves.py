@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 import zflib
-from zflib import data, explore, show
+from zflib import data, explore
 from zflib.experiments.transforms import Move, moved
-from zflib.explore import invariance_explorer
+from zflib.explore import charts, invariance_explorer
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.record import hooks
 
@@ -233,7 +235,7 @@ def test_probabilities_of_a_network_that_ends_in_a_softmax_are_its_own(net, imag
 
 
 def test_one_single_score_is_refused(images):
-    with pytest.raises(ValueError, match=r"a score for each of at least two classes, got \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"a score for each of at least two classes, got \(1, 1\)"):
         zflib.invariance(nn.Sequential(nn.Flatten(), nn.Linear(432, 1)), images, 0, **(GOOD | {"layers": "0"}))
 
 
@@ -316,30 +318,22 @@ def test_the_mover_says_what_invariance_says(cat):
     assert moving.at(Move(angle=360))[1] == {"conv1": 0.0, "fc7": 0.0}
 
 
-def test_bars_end_where_the_distance_does():
-    pixels = invariance_explorer.distance_bars({"conv1": 0.75, "fc7": 9.0, "fc8": 0.0})
-    step, grey = invariance_explorer.SIDE // 5, [0x9A, 0xA5, 0xB1]
-    lengths = [int((pixels[row * step + 20] == grey).all(axis=1).sum()) for row in range(3)]
-    assert lengths == pytest.approx([0.5 * invariance_explorer.SIDE, invariance_explorer.SIDE - 2, 0], abs=3)
-    line = [int(show.ORANGE[i : i + 2], 16) for i in (1, 3, 5)]
-    assert (pixels[2, round((invariance_explorer.SIDE - 1) / 1.5)] == line).all()
-
-
 def test_the_explorer_follows_its_sliders_to_every_end(cat):
     net, image = cat
     panel = explore.invariance(net, image, label=30)
     assert panel.controls["down"].value == 4  # something to see from the beginning
     panel.controls["down"].value = 0
     assert "0.00" in panel.text and "line" not in panel.text
-    seen = [panel.pixels]
-    for name, control in panel.controls.items():
+    seen, text = [panel.pixels], panel.text
+    for name in ("down", "right", "scale", "angle"):
+        control = panel.controls[name]
         start = control.value
         for end in (control.min, control.max):
             control.value = end
             seen.append(panel.pixels)
-            assert panel.status.value == ""
+            assert panel.status.value == "" and panel.values["along"] == name
         control.value = start
-        assert (panel.pixels == seen[0]).all() or name == "angle"
+        assert panel.text == text
     assert all(pixels.shape == seen[0].shape for pixels in seen)
     assert len({pixels.tobytes() for pixels in seen}) >= len(seen) - 1  # -180 and 180 degrees are one
     assert "tabby" in panel.text
@@ -358,12 +352,58 @@ def test_the_explorer_takes_other_networks():
     assert far.status.value == "" and "another picture, 1 0.00;" in far.text
 
 
-def test_a_dozen_bars_have_room_and_the_explorer_shows_them(cat):
-    pixels = invariance_explorer.distance_bars({f"layer {i}": 0.75 for i in range(12)})
-    grey = (pixels[:, 1] == [0x9A, 0xA5, 0xB1]).all(axis=1)
-    assert int((grey[1:] & ~grey[:-1]).sum()) == 12 and pixels.shape[1:] == (invariance_explorer.SIDE, 3)
+def test_a_dozen_layers_have_room(cat):
     net, image = cat
-    assert explore.invariance(net, image, layers=net.layer_names).text.count("conv") == 5
+    panel = explore.invariance(net, image, layers=net.layer_names)
+    assert panel.text.count("conv") == 5 and panel.pixels.shape == explore.invariance(net, image).pixels.shape
+
+
+def test_curves_grow_while_the_picture_moves(cat):
+    net, image = cat
+    panel = explore.invariance(net, image)
+    walk = panel._draw.__self__
+    key = ("down", Move())
+    assert len(walk.whole(key)) == 25 and list(walk.measured[key]) == [4]
+    for down in (5, 9, -2):
+        panel.controls["down"].value = down
+    assert sorted(walk.measured[key]) == [-2, 4, 5, 9]
+    distance, chance = walk.measured[key][9]
+    found = walk.mover.at(Move(down=9))
+    assert distance == found[1] and chance == float(found[2][walk.mover.label])
+    for amount, (distance, chance) in walk.whole(key).items():
+        assert (distance, chance) == walk.mover.measure(Move(down=amount))
+    panel.controls["angle"].value = 30
+    before = panel.pixels
+    walk.whole.wait()
+    assert len(walk.whole(("angle", Move(down=-2)))) == 25 and list(walk.measured["angle", Move(down=-2)]) == [30]
+    assert not np.array_equal(panel.pixels, before) and panel.status.value == ""
+
+
+def test_the_pointer_takes_the_picture_along_and_chooses_amounts(cat):
+    net, image = cat
+    panel, middle = explore.invariance(net, image), charts.STRIP + charts.SIDE // 2
+    panel.point(charts.SIDE // 2 + 75, middle - 75, (50, 50))
+    assert (panel.values["right"], panel.values["down"]) == (14, -14)
+    panel.controls["angle"].value = 1
+    for row in (0, charts.ROW):  # both charts
+        for amount in (-180, 90, 180):
+            x = charts.SIDE + charts.GAP + round(charts.Chart((-180, 180), 1).x(amount))
+            panel.point(x, middle, (400, row + 40))
+            assert panel.values["angle"] == pytest.approx(amount, abs=1)
+    panel.point(0, 10, (400, 100))
+    panel.point(100, charts.ROW + 100, (100, charts.ROW + 100))  # the bars
+    assert panel.values["angle"] == -180 and panel.status.value == ""
+
+
+def test_a_chart_draws_values_where_they_belong():
+    chart = charts.Chart((0, 10), 2.0, 1.0)
+    pixels = chart.pixels(10, {"a": {0: 2.0, 10: 0.0}}, {"a": {0: 0.0, 10: 2.0}})
+    blue, paler = (np.array(colour) for colour in ((0, 0x72, 0xB2), charts._paler(charts.CURVES[0])))
+    near = lambda x, y, colour: np.abs(pixels[round(y), round(x)].astype(int) - colour).max() < 40  # noqa: E731
+    assert near(chart.x(2.5), chart.y(0.5), blue) and near(chart.x(2.5), chart.y(1.5), paler)
+    assert not near(chart.x(2.5), chart.y(0.8), blue) and chart.amount(chart.x(7)) == pytest.approx(7)
+    rows = list(charts._apart({"a": 50.0, "b": 51.0, "c": 290.0}).values())
+    assert all(b - a >= 16.9 for a, b in pairwise(rows)) and max(rows) <= charts.SIDE - 12
 
 
 @pytest.mark.parametrize("change, message", [

@@ -459,12 +459,12 @@ def test_the_masker_says_what_correspondence_says():
     net = zflib.load("scenes56")
     faces = scenes.scenes(4, classes="face", pose=scenes.FRONTAL)
     images, where = net.preprocess(faces.pixels), {"nose": faces.part("nose") - 4}
-    masker = Masker(net, images, where)
+    masker = Masker(net, images, where, ["fc7"])
     score = correspondence(net, images, occluders.boxes_around(where["nose"], 9, 56), layer="fc7")
     assert f"delta {score.delta:.3f}, by chance {score.null:.3f}" in masker.describe("nose", "fc7", 9)
     assert masker.sizes()[0] == 3 and max(masker.sizes()) < 28
     with pytest.raises(ValueError, match="positions must name"):
-        Masker(net, images, {})
+        Masker(net, images, {}, ["fc7"])
 
 
 def test_the_panel_follows_its_controls_to_every_end():

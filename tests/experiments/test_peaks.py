@@ -172,6 +172,7 @@ def halves(x):
 FLOATS = {
     "tensor": lambda x: x,
     "array": lambda x: x.numpy(),
+    "another byte order": lambda x: x.numpy().astype(">f4"),
     "list": list,
     "data set": Items,
     "tensors with labels": lambda x: TensorDataset(x, torch.arange(len(x))),
@@ -509,6 +510,42 @@ REFUSED = {
     "this DataLoader chooses images by a SubsetRandomSampler; give its data set, or": lambda: find_peaks(
         small_net(), DataLoader(Items(some_images()), sampler=SubsetRandomSampler([3, 5])), layers="0"
     ),
+    "images: an iterator of a DataLoader counts in the order in which the loader reads": lambda: find_peaks(
+        small_net(), iter(DataLoader(Items(some_images()), 7, shuffle=True)), layers="0"
+    ),
+    "images: an iterator of a DataLoader counts in the order": lambda: find_peaks(
+        small_net(), iter(DataLoader(Endless(some_images()), 7, num_workers=1)), layers="0"
+    ),
+    "images: the data set gives 110 and says it has 150; mend its length": lambda: find_peaks(
+        small_net(), Claims(some_images(), 150), layers="0"
+    ),
+    "images: the data set gives 110 and says it has 60; mend its length": lambda: find_peaks(
+        small_net(), DataLoader(Claims(some_images(), 60), 7), layers="0"
+    ),
+    "images: no image 110 of 111; mend the data set's length": lambda: find_peaks(
+        small_net(), Named(some_images()), layers="0"
+    ),
+    r"images must be a plain tensor \(N,3,H,W\), got a sparse_coo one; use images.to_dense": lambda: find_peaks(
+        small_net(), some_images().to_sparse(), layers="0"
+    ),
+    r"images must be a plain tensor \(N,3,H,W\), got a nested one": lambda: find_peaks(
+        small_net(), torch.nested.nested_tensor(list(some_images())), layers="0"
+    ),
+    "images must be a plain tensor .* got a sparse_csr one": lambda: find_peaks(
+        small_net(), [some_images()[0, 0].to_sparse_csr()], layers="0"
+    ),
+    "images must hold floats .* got torch.quint8; use images.dequantize": lambda: find_peaks(
+        small_net(), [torch.quantize_per_tensor(some_images()[0], 0.1, 0, torch.quint8)], layers="0"
+    ),
+    "images must hold real numbers, got torch.complex64": lambda: find_peaks(
+        small_net(), some_images() + 1j, layers="0"
+    ),
+    "images hold no numbers: they are on the device 'meta'": lambda: find_peaks(
+        small_net(), some_images().to("meta"), layers="0"
+    ),
+    "images must hold floats or uint8 pixels, got object; use images.astype": lambda: find_peaks(
+        small_net(), some_images().numpy().astype(object), layers="0"
+    ),
     "images: no image 110 of 150; mend the data set's length": lambda: find_peaks(
         small_net(), TooLong(some_images()), layers="0"
     ),
@@ -551,6 +588,30 @@ REFUSED = {
         small_net(), some_images(), layers="0", save="/nowhere/peaks.pt"
     ),
 }
+
+
+class Claims(Endless):
+    """Says that it has another number of images."""
+
+    def __init__(self, images, length):
+        super().__init__(images)
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
+class Named:
+    """Images by number in a dictionary, one of which is missing."""
+
+    def __init__(self, images):
+        self.images = dict(enumerate(images))
+
+    def __len__(self):
+        return len(self.images) + 1
+
+    def __getitem__(self, number):
+        return self.images[number]
 
 
 class TooLong(Items):

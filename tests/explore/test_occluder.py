@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,9 @@ def test_one_position_is_a_forward_pass_of_the_covered_image(square):
     maps = deconvnet.activations(covered[None], "conv5")[0]
     torch.testing.assert_close(activation_map, maps[square.channel])
     torch.testing.assert_close(projection, deconvnet.project(covered[None], "conv5", square.channel)[0])
+    torch.testing.assert_close(
+        square._deconvnet.record(covered[None], "conv5", whole=True).scores, square.net(covered[None])
+    )
     torch.testing.assert_close(square.maps(12).probability[1, 2], probabilities[square.label], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(square.maps(12).activity[1, 2], activation_map.sum(), rtol=1e-4, atol=1e-4)
 
@@ -72,6 +77,64 @@ def test_the_explorer_follows_its_sliders_to_every_end():
     assert panel.status.value == "" and all(pixels.shape == seen[0].shape for pixels in seen)
     assert len({pixels.tobytes() for pixels in seen}) == len(seen)
     assert "p(" in panel.text and np.ptp(panel.pixels) > 0
+
+
+def drag(panel, number: int, row: float, column: float) -> None:
+    """The pointer held at a place of the image, as shares of it, in one of the six pictures."""
+    left, top = number % 3 * (charts.SIDE + charts.GAP), number // 3 * charts.ROW + charts.STRIP
+    panel.point(left + round(column * charts.SIDE), top + round(row * charts.SIDE), (left + 10, top + 10))
+
+
+def test_the_pointer_puts_the_middle_of_the_square_where_it_is():
+    panel = explore.occlusion(small(), torch.randn(3, 56, 56), layer="0")
+    size = panel.controls["size"].value
+    for number in (0, 1, 3, 4, 5):
+        drag(panel, number, 0.25, 0.5)
+        assert (panel.values["row"], panel.values["column"]) == (14 - size // 2, 28 - size // 2)
+        drag(panel, number, 0.9, 2)  # beyond the picture in which it was pressed
+        assert (panel.values["row"], panel.values["column"]) == (min(50 - size // 2, 56 - size), 56 - size)
+    drag(panel, 2, 0.1, 0.1)  # the bars
+    assert panel.values["column"] == 56 - size and panel.status.value == ""
+
+
+def test_maps_of_another_size_appear_later_coarse_ones_first(monkeypatch):
+    measured, go_on = [], threading.Event()
+    measure = Occluder._measure
+
+    def slowly(self, size, places):
+        if measured:
+            assert go_on.wait(20)
+        measured.append((size, places))
+        return measure(self, size, places)
+
+    monkeypatch.setattr(Occluder, "_measure", slowly)
+    panel = explore.occlusion(small(), torch.randn(3, 56, 56), layer="0")
+    first, desk = panel.controls["size"].value, panel._draw.__self__
+    panel.controls["size"].value = 8
+    waiting, known = panel.pixels, [desk.measuring(8) or 0]
+    panel.controls["size"].value = 16  # what is no longer asked for is not measured to its end
+    panel.controls["size"].value = 8
+    go_on.set()
+    desk.measuring.wait()
+    assert known == [0] and desk.measuring(8) == 9 and desk.measuring(first) == 9 and panel.status.value == ""
+    assert measured[0] == (first, 9) and (16, 9) not in measured and measured[-2:] == [(8, 5), (8, 9)]
+    assert not np.array_equal(panel.pixels, waiting)
+    assert np.array_equal(panel.pixels, desk.square.pixels(**panel_values(panel)))
+
+
+def panel_values(panel) -> dict:
+    return {name: value for name, value in panel.values.items() if name != "own"}
+
+
+def test_the_projection_is_drawn_in_four_ways():
+    net = zflib.load("zfnet56")
+    panel, seen = explore.occlusion(net, net.preprocess(data.photo("coffee"))), set()
+    for view in ("raw", "calm", "lit", "grey"):
+        panel.controls["view"].value = view
+        seen.add(
+            panel.pixels[charts.ROW + charts.STRIP : charts.ROW + charts.STRIP + charts.SIDE, : charts.SIDE].tobytes()
+        )
+    assert len(seen) == 4 and panel.status.value == ""
 
 
 def test_a_large_image_has_no_more_sizes_than_a_small_one():

@@ -302,6 +302,14 @@ def test_cards_with_too_few_names(saved):
     ("conv1.weight", torch.full((4, 3, 3, 3), torch.inf), "conv1.weight holds NaN"),
     ("conv1.bias", None, r'Missing key\(s\) in state_dict: "conv1.bias"'),
     ("fc2.bias", torch.zeros(9), "size mismatch for fc2.bias"),
+    ("mean", torch.zeros(7), r"'mean' has shape \(7,\), it must be \(3,1,1\), one value for each colour, or \(3,"),
+    ("mean", torch.zeros(3), r"'mean' has shape \(3,\), it must be \(3,1,1\)"),
+    ("mean", torch.zeros(1, 1, 1), r"'mean' has shape \(1, 1, 1\), it must be \(3,1,1\)"),
+    ("mean", torch.zeros(3, 1, 2), r"'mean' has shape \(3, 1, 2\), it must be \(3,1,1\)"),
+    ("mean", torch.zeros(()), r"'mean' has shape \(\), it must be \(3,1,1\)"),
+    ("mean", torch.zeros(0, 1, 1), r"'mean' has shape \(0, 1, 1\), it must be \(3,1,1\)"),
+    ("scale", torch.tensor(0.0), "'scale' is 0, it must be above 0: pixels are divided by it"),
+    ("scale", torch.tensor(-2.0), "'scale' is -2, it must be above 0"),
 ])  # fmt: skip
 def test_weights_that_do_not_work_are_refused_with_the_reason(saved, key, value, reason):
     state = torch.load(saved, weights_only=True) | {key: value}

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import zflib
+from data.make import dogs as made
 from zflib.experiments import occluders
 from zflib.experiments.part_correspondence import correspondence
 from zflib.studies import dogs
@@ -55,12 +56,12 @@ def test_the_places_are_those_of_frontal_faces():
 
 def test_files_that_are_other_images_are_refused(root):
     known = dogs.annotations(root / "dogs.json")
-    assert [path.name for path in dogs.paths(root, known)] == list(known.images)
+    assert [path.name for path in made.paths(root, known)] == list(known.images)
     (root / "val" / "images" / "val_2.JPEG").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"val_2\.JPEG is not the image that was annotated"):
-        dogs.paths(root, known)
+        made.paths(root, known)
     with pytest.raises(FileNotFoundError, match="give the folder that holds val/images"):
-        dogs.paths(root / "nowhere", known)
+        made.paths(root / "nowhere", known)
 
 
 def test_the_numbers_are_what_correspondence_gives(root, monkeypatch):
@@ -70,9 +71,9 @@ def test_the_numbers_are_what_correspondence_gives(root, monkeypatch):
     monkeypatch.setattr(dogs, "SIZES", (9,))
     monkeypatch.setattr(dogs, "DRAWS", 2)
     monkeypatch.setattr(dogs, "LAYERS", ("fc7",))
-    found = dogs.measure(net, root)
+    found = made.measure(net, root)
     assert (found["network"], found["sha256"], found["images"]) == ("scenes56", net.card["sha256"], 4)
-    images = net.preprocess(dogs.paths(root, known))
+    images = net.preprocess(made.paths(root, known))
     boxes = occluders.boxes_around(known.parts["nose"] - 4, dogs.SIZE, 56)
     for layer in dogs.LAYERS:
         score, row = correspondence(net, images, boxes, layer=layer), found["layers"][layer]["rows"]["nose"]
@@ -89,7 +90,7 @@ def test_the_numbers_are_what_correspondence_gives(root, monkeypatch):
 
 def test_the_table_controls_are_what_they_say():
     net, where = zflib.load("scenes56"), {"one": torch.full((3, 2), 10), "two": torch.full((3, 2), 40)}
-    table = dogs.Table(net, torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0)), where, draws=2)
+    table = made.Rows(net, torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0)), where, draws=2)
     maps = table.score("same place", "conv1", 11, 1).changes.view(3, 24, 28, 28).abs().sum(1) > 0
     assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])  # one place for all
     free = table.score("random", "conv1", 11, 1).changes.view(3, 24, 28, 28)

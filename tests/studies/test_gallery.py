@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from zflib.deconv.receptive_boxes import patches
 from zflib.experiments.top_k import Peaks
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import gallery
+from zflib.studies.imagenet_kinds import imagenet_kinds
+from zflib.studies.named_channels import named_channels
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
 
@@ -36,7 +39,8 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def mined(net, pixels):
     names = [f"val_{i}.JPEG" for i in range(40)]
-    return gallery.mine(net, pixels, torch.arange(40) % 5, layers=["conv1", "conv2"], chosen=2, k=4, names=names)
+    layers, also = ["conv1", "conv2"], {"conv2": [5, 5]}
+    return gallery.mine(net, pixels, torch.arange(40) % 5, layers=layers, chosen=2, k=4, names=names, also=also)
 
 
 # --- measures --------------------------------------------------------------------------------------------------------
@@ -107,29 +111,60 @@ def test_mine_finds_labels_and_draws_every_winner(net, pixels, mined):
         living = gallery.alive(mined.peaks[layer])
         assert torch.equal(mined.peaks[layer].images[living], order[living])
         assert torch.equal(mined.labels[layer], mined.peaks[layer].images % 5)
-        assert set(mined.chosen[layer].tolist()) <= set(living.tolist()) and len(mined.chosen[layer]) == 2
-        for row, channel in enumerate(mined.chosen[layer].tolist()):
-            expected = deconvnet.project(images[order[channel]], layer, channel)
-            torch.testing.assert_close(mined.projections[layer][row], expected, rtol=1e-4, atol=1e-6)
-            boxes = [zflib.receptive_field(net, layer, p) for p in mined.peaks[layer].positions[channel].tolist()]
-            seen = patches(images[order[channel]], gallery.middle(torch.tensor(boxes), 10))
-            alike = float(gallery.mean_correlation(seen))
-            assert float(mined.patch_agreement[layer][row]) == pytest.approx(alike, abs=1e-5)
+        chosen = mined.chosen[layer].tolist()
+        assert set(chosen) <= {*living.tolist(), 5} and len(set(chosen)) == len(chosen) >= 2
+        for channel in chosen:
+            check_drawn(net, deconvnet, images, layer, channel, order[channel], mined)
         assert torch.equal(mined.purities(layer), gallery.purity(mined.labels[layer][living]))
+    assert 5 in mined.chosen["conv2"]
     winners = torch.cat([p.images.flatten() for p in mined.peaks.values()]).unique().tolist()
     assert mined.names == {number: f"val_{number}.JPEG" for number in winners}
     assert mined.counts.tolist() == [8] * 5 and mined.classes == list("abcde")
 
 
-def test_cropped_projections_are_what_lies_in_the_receptive_field(net, mined):
-    cut = mined.cropped(net, "conv1")
-    assert cut.shape == (2, 4, 3, 3, 3)
-    for row, channel in enumerate(mined.chosen["conv1"].tolist()):
-        for place, position in enumerate(mined.peaks["conv1"].positions[channel].tolist()):
-            inside = zflib.show.crop_box(
-                mined.projections["conv1"][row, place], zflib.receptive_field(net, "conv1", position)
-            )
-            assert cut[row, place].abs().sum() == pytest.approx(float(inside.abs().sum()), rel=1e-4)
+def check_drawn(net, deconvnet, images, layer, channel, winners, mined):
+    """A channel's projections and the agreement of its patches, from the whole pictures of its strongest images."""
+    whole = deconvnet.project(images[winners], layer, channel)
+    corners = [zflib.receptive_field(net, layer, p) for p in mined.peaks[layer].positions[channel].tolist()]
+    boxes = gallery.middle(torch.tensor(corners), 10)
+    expected = patches(whole, boxes)
+    torch.testing.assert_close(mined.nine(layer, channel), expected, rtol=1e-4, atol=1e-6)
+    assert mined.fields[layer] == tuple(expected.shape[-2:])
+    alike = float(gallery.mean_correlation(patches(images[winners], boxes)))
+    row = mined.chosen[layer].tolist().index(channel)
+    assert float(mined.patch_agreement[layer][row]) == pytest.approx(alike, abs=1e-5)
+
+
+def test_every_channel_has_the_tile_of_its_strongest_image(net, pixels, mined):
+    images = data.centre_crop(net.normalise(torch.from_numpy(pixels)), 10)
+    for layer, channels in (("conv1", 4), ("conv2", 6)):
+        for channel in range(channels):
+            image = images[mined.peaks[layer].images[channel, :1]]
+            box = zflib.receptive_field(net, layer, mined.peaks[layer].positions[channel, 0].tolist())
+            whole = zflib.Deconvnet(net).project(image, layer, channel)
+            expected = patches(whole, gallery.middle(torch.tensor([box]), 10))[0]
+            torch.testing.assert_close(mined.tile(layer, channel), expected, rtol=1e-4, atol=1e-6)
+    channel = int(mined.chosen["conv1"][0])
+    assert torch.equal(mined.tile("conv1", channel), mined.nine("conv1", channel)[0])
+    assert mined.class_names("conv1", 0) == ["abcde"[label] for label in mined.labels["conv1"][0]]
+
+
+def test_large_projections_are_averaged_down_and_fewer_can_be_drawn(net, pixels):
+    def mine(**options):
+        return gallery.mine(net, pixels, torch.zeros(40, dtype=torch.int64), layers=["conv2"], chosen=6, k=4, **options)
+
+    whole, small = mine(), mine(side=3, projected=2)
+    assert whole.projections["conv2"].shape[1:] == (4, 3, 9, 9) and whole.fields == small.fields == {"conv2": (9, 9)}
+    means = whole.projections["conv2"][:, :2].unflatten(-1, (3, 3)).unflatten(-3, (3, 3)).mean(dim=(-1, -3))
+    torch.testing.assert_close(small.projections["conv2"], means)
+    assert small.tiles["conv2"].shape == (6, 3, 3, 3)
+
+
+def test_purity_of_groups_of_classes(mined):
+    groups = torch.tensor([0, 0, 0, 1, 1])
+    living = gallery.alive(mined.peaks["conv2"])
+    assert torch.equal(mined.purities("conv2", groups), gallery.purity(groups[mined.labels["conv2"][living]]))
+    assert mined.chance(groups) == gallery.chance_purity([24, 16], k=4)
 
 
 def test_middle_keeps_the_centre():
@@ -152,21 +187,34 @@ def test_the_file_gives_back_what_was_saved(mined, tmp_path):
     for layer in mined.layers:
         for what in ("values", "images", "positions"):
             assert torch.equal(getattr(again.peaks[layer], what), getattr(mined.peaks[layer], what))
-        assert torch.equal(again.labels[layer], mined.labels[layer]) and torch.equal(
-            again.chosen[layer], mined.chosen[layer]
-        )
-        torch.testing.assert_close(again.projections[layer], mined.projections[layer], rtol=1e-3, atol=1e-4)
+        for what in ("labels", "chosen", "patch_agreement"):
+            assert torch.equal(getattr(again, what)[layer], getattr(mined, what)[layer])
+        for what in ("tiles", "projections"):
+            kept, drawn = getattr(again, what)[layer], getattr(mined, what)[layer]
+            largest = drawn.abs().amax(dim=(-3, -2, -1), keepdim=True)
+            assert kept.shape == drawn.shape and bool(((kept - drawn).abs() <= largest * 0.501 / 127).all())
+            assert bool((kept.abs().amax(dim=(-3, -2, -1)) > 0).any())
     assert (again.names, again.classes, again.network) == (mined.names, mined.classes, "of these weights")
+    assert again.fields == mined.fields
     assert again.chance() == mined.chance() and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_silent_channel_is_kept_as_zeros(mined, tmp_path):
+    silent = replace(mined, tiles={layer: torch.zeros_like(tiles) for layer, tiles in mined.tiles.items()})
+    gallery.save(silent, tmp_path / "silent.npz")
+    assert all(not tiles.any() for tiles in gallery.load_file(tmp_path / "silent.npz").tiles.values())
 
 
 def test_load_refuses_damage_other_weights_and_code(mined, tmp_path, monkeypatch):
     monkeypatch.setattr(_files, "SHIPPED", tmp_path)
-    with pytest.raises(ValueError, match=r"'small' has no gallery here; python -m data\.make\.gallery small makes one"):
-        gallery.load("small")
+    for photographs, words in ((False, r"Tiny ImageNet; .* small --data"), (True, r"photographs; .* small --photo")):
+        with pytest.raises(ValueError, match=rf"'small' has no gallery here over {words}.* makes one"):
+            gallery.load("small", photographs=photographs)
     path = tmp_path / "small-peaks.npz"
     gallery.save(mined, path)
     assert gallery.load("small").network == mined.network
+    gallery.save(replace(mined, names={0: "of photographs"}), tmp_path / "small-photographs.npz")
+    assert gallery.load("small", photographs=True).names == {0: "of photographs"}
     (tmp_path / "small.json").write_text('{"sha256": "of others"}')
     with pytest.raises(ValueError, match="other weights than small has now"):
         gallery.load("small")
@@ -180,7 +228,7 @@ def test_load_refuses_damage_other_weights_and_code(mined, tmp_path, monkeypatch
         gallery.load_file(path)
 
 
-def test_bad_input_is_named(net, pixels):
+def test_bad_input_is_named(net, pixels, mined):
     labels = torch.zeros(40, dtype=torch.int64)
 
     def mine(count=40, labels=labels, chosen=1, layers=("conv1",)):
@@ -192,6 +240,12 @@ def test_bad_input_is_named(net, pixels):
         (lambda: mine(labels=labels.float()), "labels must be .* integers"),
         (lambda: mine(3, labels[:3]), "images must be at least k = 9"),
         (lambda: mine(layers=["conv9"]), "layer 'conv9' is not"),
+        (lambda: mined.tile("conv9", 0), "layer 'conv9' is not in this gallery; it has conv1, conv2"),
+        (lambda: mined.tile("conv1", 4), "channel must be a channel of conv1, from 0 to 3, got 4"),
+        (
+            lambda: mined.nine("conv1", 9),
+            r"channel must be one of those drawn, \[.*\], got 9; `tile` has",
+        ),
         (lambda: gallery.load_file("nowhere.npz"), "nowhere.npz is not a gallery, .*No such file"),
         (lambda: gallery.images_of(net, iter(pixels), torch.tensor([0])), "an iterator gives each image once"),
     ]
@@ -200,13 +254,54 @@ def test_bad_input_is_named(net, pixels):
             call()
 
 
-def test_a_shipped_gallery_fits_its_network():
-    for path in _files.SHIPPED.glob("*-peaks.npz"):
-        name = path.name.removesuffix("-peaks.npz")
-        found, trained = gallery.load(name), zflib.load(name)
-        assert path.stat().st_size < 8 << 20
-        assert found.layers == [layer for layer in trained.layer_names if layer.startswith("conv")]
-        for layer in found.layers:
-            assert len(found.peaks[layer].values) == trained.get_submodule(layer).out_channels
-            assert int(found.peaks[layer].images.max()) < int(found.counts.sum())
-        assert replace(found).classes == trained.classes
+FILES = sorted([*_files.SHIPPED.glob("*-peaks.npz"), *_files.SHIPPED.glob("*-photographs.npz")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_shipped_gallery_fits_its_network(path):
+    name, _, kind = path.stem.rpartition("-")
+    found, trained = gallery.load(name, photographs=kind == "photographs"), zflib.load(name)
+    assert path.stat().st_size < 15 << 20
+    assert found.layers == trained.conv_names
+    for layer in found.layers:
+        channels = len(found.peaks[layer].values)
+        assert len(found.tiles[layer]) == channels == CHANNELS[name](trained, layer)
+        assert int(found.peaks[layer].images.max()) < int(found.counts.sum())
+        assert len(found.projections[layer]) == len(found.chosen[layer])
+    assert kind == "photographs" or found.classes == trained.classes
+
+
+CHANNELS = {
+    "zfnet56": lambda net, layer: net.get_submodule(layer).out_channels,
+    "squeezenet": lambda net, layer: {"conv1": 64}.get(layer) or 2 * net.get_submodule(layer).expand1x1.out_channels,
+}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "photographs" in path.name], ids=lambda path: path.stem)
+def test_named_channels_are_among_those_drawn(path):
+    name = path.stem.rpartition("-")[0]
+    found = gallery.load(name, photographs=True)
+    assert list(named_channels(name)) and int(found.counts.sum()) == 1000
+    for layer, channels in named_channels(name).items():
+        assert 5 <= len(channels) <= 8 and set(channels) <= set(found.chosen[layer].tolist())
+        assert set(channels) <= set(gallery.alive(found.peaks[layer]).tolist())
+        assert len(set(channels.values())) == len(channels), "each has a name of its own"
+
+
+def test_imagenet_kinds_follow_the_class_names():
+    names, groups = imagenet_kinds()
+    kinds = {name: names[group] for name, group in zip(zflib_classes(), groups.tolist())}
+    assert sum(kind == "dogs" for kind in kinds.values()) == 118 and len(set(names)) == len(names)
+    for name, kind in {
+        "tench": "fish", "puffer": "fish", "cock": "birds", "albatross": "birds",
+        "sidewinder": "amphibians and reptiles",
+        "centipede": "invertebrates", "lycaenid": "invertebrates", "wombat": "other mammals", "Chihuahua": "dogs",
+        "Mexican hairless": "dogs", "timber wolf": "other mammals", "giant panda": "other mammals", "abacus": "things",
+        "plate": "things", "guacamole": "food, plants and landscapes", "ear": "food, plants and landscapes",
+        "toilet tissue": "things",
+    }.items():  # fmt: skip
+        assert kinds[name] == kind, name
+
+
+def zflib_classes() -> list[str]:
+    return json.loads((_files.SHIPPED / "squeezenet.json").read_text(encoding="utf-8"))["classes"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zflib
-from zflib import data
+from zflib import data, show
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import gallery, units
 
@@ -74,3 +74,67 @@ def test_a_fully_connected_unit_sees_the_whole_image(net, pixels, peaks):
 def test_bad_input_is_named(net, pixels):
     with pytest.raises(ValueError, match="labels must be one for each image"):
         units.Units(net, pixels, layers=["conv1"], labels=torch.zeros(2, dtype=torch.int64))
+
+
+def test_the_strongest_projections_of_all_channels_are_those_of_single_units(net, pixels, peaks):
+    known = units.Units(net, pixels, peaks=peaks)
+    for layer, channels in (("conv1", range(4)), ("conv2", range(1, 6)), ("fc3", range(2, 4))):
+        together = known.strongest(layer, channels)
+        for channel, projection in zip(channels, together, strict=True):
+            torch.testing.assert_close(projection, known.unit(layer, channel).projections[0], rtol=1e-4, atol=1e-6)
+
+
+def test_batches_of_the_strongest_do_not_matter(net, pixels, peaks, monkeypatch):
+    whole = units.Units(net, pixels, peaks=peaks).strongest("conv2", range(6))
+    monkeypatch.setattr(units, "BATCH", 2)
+    torch.testing.assert_close(units.Units(net, pixels, peaks=peaks).strongest("conv2", range(6)), whole)
+
+
+def test_a_unit_of_fewer_images_is_the_beginning_of_the_whole_one(net, pixels, peaks):
+    known = units.Units(net, pixels, peaks=peaks)
+    few, whole = known.unit("conv2", 3, 2), known.unit("conv2", 3)
+    assert torch.equal(few.images, whole.images[:2]) and torch.equal(few.values, whole.values[:2])
+    torch.testing.assert_close(few.projections, whole.projections[:2])
+    torch.testing.assert_close(whole.maps, zflib.Deconvnet(net).activations(whole.images, "conv2")[:, 3])
+
+
+COUNTS = {"conv1": 4, "features.3": 6}
+
+
+def test_an_address_is_a_layer_and_a_channel():
+    assert units.locate("conv1:3", COUNTS) == ("conv1", 3) and units.locate("features.3:0", COUNTS) == ("features.3", 0)
+
+
+@pytest.mark.parametrize("address, sentence", [
+    ("conv1", "unit must be a layer and a channel, like 'conv1:0', got 'conv1'"), (5, "a layer and a channel"),
+    ("conv1:", "a layer and a channel"), ("conv1:-1", "a layer and a channel"), ("conv1:x", "a layer and a channel"),
+    ("conv7:1", "unit must be of one of the layers conv1, features.3, got 'conv7:1'"),
+    ("conv1:4", "unit must be one of the channels 0 to 3 of layer 'conv1', got 'conv1:4'"),
+])  # fmt: skip
+def test_a_wrong_address_is_answered_in_one_sentence(address, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        units.locate(address, COUNTS)
+
+
+def test_views_of_a_projection(net, pixels, peaks):
+    unit = units.Units(net, pixels, peaks=peaks).unit("conv1", int(gallery.alive(peaks["conv1"])[0]))
+    patch, projection = unit.patches[0], unit.projections[0]
+    drawn = {view: units.unit_tiles(unit, view, 3)[0] for view in units.VIEWS}  # as large as the field: no enlarging
+    full = show.limit(projection, 99)
+    assert np.array_equal(drawn["raw"], show.signed_pixels(projection, full=full))
+    calm = show.calm(projection)
+    assert np.array_equal(drawn["calm"], show.signed_pixels(calm, full=show.limit(calm, 99)))
+    assert np.array_equal(drawn["lit"], show.lit(patch, projection, net=net))
+    red, green, blue = projection
+    luminance = (0.299 * red + 0.587 * green + 0.114 * blue)[None]
+    assert np.array_equal(drawn["grey"], show.signed_pixels(luminance, full=show.limit(luminance, 99)))
+    with pytest.raises(ValueError, match="view must be one of"):
+        units.unit_pixels(unit, "bright")
+
+
+def test_what_lies_beyond_the_image_is_grey(net):
+    values, numbers = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+    corner, box = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[-1, -1, 2, 2]])
+    unit = units.Unit(net, "conv1", 0, values, numbers, corner, torch.zeros(1, 3, 10, 10), box)
+    tile, mean = units.patch_tiles(unit, 3)[0], show.image_pixels(torch.zeros(3, 1, 1), net)[0, 0]
+    assert (tile[0] == show.GREY).all() and (tile[:, 0] == show.GREY).all() and (tile[1:, 1:] == mean).all()

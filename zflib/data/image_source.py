@@ -18,6 +18,7 @@ from PIL import Image
 from torch import multiprocessing, nn
 from torch.utils import data as torch_data
 
+from .._arguments import check_dense
 from . import crops
 from .images import folder, open_image
 
@@ -67,7 +68,9 @@ class Reader:
 
     def __call__(self, image) -> torch.Tensor:
         if isinstance(image, np.ndarray) and (image.dtype.kind == "f" or (image.ndim == 3 and image.shape[0] == 3)):
-            image = torch.from_numpy(np.array(image))  # a copy: a memory map is read-only
+            image = _from_numpy(image)
+        if isinstance(image, torch.Tensor):
+            check_dense(image)
         if isinstance(image, torch.Tensor) and self.knows(image):
             return self.block(image)
         return self._prepared(_opened(image))
@@ -92,7 +95,9 @@ class Reader:
             image = self.preprocess(picture)
         except ValueError as error:  # a stripe of an image
             raise Unreadable(str(error)) from error
-        image = image[0] if isinstance(image, torch.Tensor) and image.dim() == 4 and len(image) == 1 else image
+        if isinstance(image, torch.Tensor):
+            check_dense(image)
+            image = image[0] if image.dim() == 4 and len(image) == 1 else image
         if not isinstance(image, torch.Tensor) or not (image.is_floating_point() or self.sides):
             raise TypeError(f"preprocess must give a float tensor (3,H,W), got {getattr(image, 'dtype', type(image))}")
         return image.detach()
@@ -113,6 +118,15 @@ class Reader:
             _check_alike(number, images)
         batch.images = torch.stack(images) if images else None
         return batch
+
+
+def _from_numpy(array: np.ndarray) -> torch.Tensor:
+    """A copy, since a memory map is read-only, in this machine's byte order."""
+    try:
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    except TypeError as error:
+        fix = "use images.astype(np.float32)"
+        raise TypeError(f"images must hold floats or uint8 pixels, got {array.dtype}; {fix}") from error
 
 
 def _check_alike(number: int, images: list[torch.Tensor]) -> None:
@@ -158,7 +172,7 @@ class NumberedImages(torch_data.Dataset):
         """How a DataLoader asks for a batch."""
         if isinstance(self.images, (torch.Tensor, np.ndarray)) and self.collate is None:
             block = self.images[numbers.start : numbers.stop]
-            block = torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block
+            block = _from_numpy(block) if isinstance(block, np.ndarray) else block
             if self.reader.knows(block):
                 return Batch(numbers.start, len(numbers), self.reader.block(block), list(numbers))
         return self.reader.batch(numbers.start, [self._item(number) for number in numbers])
@@ -168,7 +182,9 @@ class NumberedImages(torch_data.Dataset):
             item = self.images[number]
         except DAMAGED as error:
             return Unreadable(f"{type(error).__name__}: {error}")
-        except IndexError as error:
+        except LookupError as error:
+            if isinstance(error, KeyError) and error.args != (number,):  # a mistake in the data set
+                raise
             raise ValueError(f"images: no image {number} of {self.count}; mend the data set's length") from error
         return next(_each(_collated(self.collate, item))) if self.collate else _one(item)
 
@@ -184,8 +200,10 @@ class NumberedImages(torch_data.Dataset):
     def _loaded(self, numbers: list[range], workers: int) -> Iterator[Batch]:
         loader = torch_data.DataLoader(self, batch_sampler=numbers, collate_fn=_as_it_is, num_workers=workers,
                                        generator=torch.Generator())  # fmt: skip
+        with torch.device("cpu"):  # wherever torch makes tensors by default: the loader draws a seed on the CPU
+            batches = iter(loader)
         try:
-            yield from loader
+            yield from batches
         except (TypeError, ValueError) as error:
             if not workers:
                 raise
@@ -202,17 +220,27 @@ class ImageStream:
     """An iterator: read once, in order, by every process; what another process computes is only passed over."""
 
     def __init__(self, images: Iterable, reader: Reader, collate: Callable | None = None):
+        self.claimed = len(images) if isinstance(images, torch_data.IterableDataset) and _has_length(images) else None
         self.images = (_collated(collate, item) for item in images) if collate else images
         self.reader, self.count = reader, None
 
     def batches(self, size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
         """Batches number start, start + step, … of `size` images; `count` is known afterwards."""
-        images, number, read = (image for piece in self.images for image in _each(piece)), 0, 0
+        images, number, read = (image for piece in self._pieces() for image in _each(piece)), 0, 0
         while items := list(islice(images, size)):
             if number >= start and (number - start) % step == 0:
                 yield self.reader.batch(read, items)
             number, read = number + 1, read + len(items)
         self.count = read
+
+    def _pieces(self) -> Iterator:
+        """What the iterator gives; ValueError if it is a data set that ends before its own length."""
+        given = 0
+        for piece in self.images:
+            given += 1
+            yield piece
+        if self.claimed is not None and given != self.claimed:
+            raise ValueError(f"images: the data set gives {given} and says it has {self.claimed}; mend its length")
 
     def samples(self) -> list[torch.Tensor | None]:
         """The first image: nothing else can be had without reading."""
@@ -220,6 +248,13 @@ class ImageStream:
         first = list(islice(pieces, 1))
         self.images = chain(first, pieces)
         return [self.reader.batch(0, [image]).images for piece in first for image in islice(_each(piece), 1)]
+
+
+def _has_length(images) -> bool:
+    try:
+        return len(images) >= 0
+    except (TypeError, NotImplementedError):  # none, or none that is known, as of a chain of streams
+        return False
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -279,10 +314,15 @@ def _each(piece) -> Iterator:
 def open_source(net: nn.Module, images, preprocess: Callable | None = None) -> NumberedImages | ImageStream:
     """Any images that `find_peaks` takes; TypeError or ValueError for what is none."""
     reader, collate = Reader(net, preprocess), None
+    if isinstance(images, torch_data.dataloader._BaseDataLoaderIter):
+        raise TypeError("images: an iterator of a DataLoader counts in the order in which the loader reads; "
+                        "give the DataLoader itself, and numbers are those of its data set")  # fmt: skip
     if isinstance(images, torch_data.DataLoader):
         images, collate = _unloaded(images)
     if isinstance(images, (str, Path)):
         return NumberedImages([os.fspath(path) for path in folder(images)], reader)
+    if isinstance(images, torch.Tensor):
+        check_dense(images)
     if isinstance(images, (torch.Tensor, np.ndarray)) and images.ndim != 4:
         fix = "; pass images[None]" if images.ndim == 3 else ""
         raise ValueError(f"images must be (N,3,H,W), got shape {tuple(images.shape)}{fix}")

@@ -1,8 +1,9 @@
 """Anything that shows an image (a file, a PIL image, an array, a tensor) becomes one upright RGB image."""
 
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,15 @@ _KINDS = "a path, a PIL image, a uint8 array (H,W,3) or a uint8 tensor (3,H,W)"
 def open_image(source, *, name: str = "source") -> Image.Image:
     """An upright RGB image from a path, a PIL image, a uint8 array (H,W), (H,W,3), (H,W,4) or a uint8 tensor (3,H,W).
 
-    Transparent pixels are laid on white, 16-bit greys are scaled to 8, of an animation the first frame is taken. A
-    missing file raises FileNotFoundError, another type TypeError, what cannot be read ValueError; messages say `name`.
+    The bytes of an image file are taken as well. Transparent pixels are laid on white, 16-bit greys are scaled to 8, of
+    an animation the first frame is taken. A missing file raises FileNotFoundError, another type TypeError, what cannot
+    be read ValueError; messages say `name`.
     """
     if isinstance(source, (str, os.PathLike)):
         return _open_file(os.path.expanduser(os.fsdecode(source)))
+    if isinstance(source, bytes):
+        with _readable(name):
+            source = Image.open(io.BytesIO(source))
     if isinstance(source, Image.Image):
         return _upright(source, name)
     if isinstance(source, torch.Tensor):
@@ -94,6 +99,8 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     """RGB, turned as the camera's EXIF orientation says."""
     if 0 in image.size:
         raise ValueError(f"{name} must have pixels, got {image.width}x{image.height}; check how it was cropped")
+    with suppress(Exception):  # cameras write all sorts of things into EXIF; Pillow complains of them once
+        image.getexif()
     with _readable(name):
         image = ImageOps.exif_transpose(image)
     clear = image.info.get("transparency")
@@ -107,7 +114,9 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        image = image.convert("RGB")
+    image.info.pop("exif", None)  # it is upright, and will be opened again
+    return image
 
 
 def _to_8_bits(values: np.ndarray, name: str) -> np.ndarray:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import caltech_101
+
 #: name -> (package, import name, file inside it, credit). The credits repeat what each package or file says of itself.
 _PHOTOS = {
     "astronaut": ("scikit-image", "skimage", "data/astronaut.png",
@@ -54,7 +56,9 @@ def photos() -> dict[str, Image.Image]:
 
 
 def credit(name: str) -> str:
-    """Title, author, source and licence of a photograph, and the package that it comes with."""
+    """Title, author, source and licence of a photograph and the package that it comes with, or of "caltech101"."""
+    if name == "caltech101":
+        return f"{caltech_101.CREDIT}."
     package, _, _, text = _entry(name)
     return f"{text}. Comes with {package}."
 

@@ -10,7 +10,6 @@ from torch import nn
 from .._arguments import (
     check_channels,
     check_finite,
-    check_images,
     check_layer,
     check_net,
     check_positions,
@@ -18,6 +17,7 @@ from .._arguments import (
 )
 from ..record import Tape, Unsupported, record
 from ..record.hooks import plain
+from ..record.inputs import check_images
 from ..record.tape import check_watchable
 from . import _receptive_window
 from .rules import Rules, walk
@@ -78,12 +78,15 @@ class Deconvnet:
         positions = strongest(tape.activations)[0]
         return self.descend(tape, torch.zeros_like(channels), channels, positions)
 
-    def record(self, images: torch.Tensor, layer: str) -> Tape:
-        """The forward pass up to `layer` as a `Tape`: its steps, its switches and the layer's activations."""
+    def record(self, images: torch.Tensor, layer: str, *, whole: bool = False) -> Tape:
+        """The forward pass up to `layer` as a `Tape`: its steps, its switches and the layer's activations.
+
+        With `whole` the pass goes on to the network's end, and the tape has its `scores` as well.
+        """
         images = check_images(images, self.net)
         layer = check_layer(self.net, layer)
         path, masks = layer_path(self.net, layer), self.rules.rule != "deconvnet"
-        tape = record(self.net, images, path, masks=masks, ruled=self.rules.own)
+        tape = record(self.net, images, path, masks=masks, whole=whole, ruled=self.rules.own)
         if tape.activations.dim() not in (2, 4):
             shape = tuple(tape.activations.shape)
             raise Unsupported(f"layer {layer!r} gives {shape}; a deconvnet starts from maps (N,C,h,w) or units (N,C)")

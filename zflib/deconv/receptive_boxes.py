@@ -6,16 +6,15 @@ import torch
 from torch import nn
 
 from .._arguments import (
-    check_images,
     check_integers,
     check_layer,
     check_positions,
     check_sides,
-    first_used,
     layer_path,
     shape_or_type,
 )
 from ..record import Tape, Unsupported, record
+from ..record.inputs import check_images, first_used
 from ..record.steps import AdaptivePool, Step
 
 Box = tuple[int, int, int, int]
@@ -44,12 +43,12 @@ def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, siz
         raise ValueError(f"positions must be (…,2), rows and columns, got shape {tuple(positions.shape)}")
     shape, flat = (*positions.shape[:-1], 4), positions.reshape(-1, 2)
     if tape.activations.dim() != 4:
-        return torch.tensor([0, 0, *whole]).expand(shape).clone()
+        return torch.tensor([0, 0, *whole], device="cpu").expand(shape).clone()
     different, which = flat.unique(dim=0, return_inverse=True)
     for position in different:
         check_positions(position, tape.activations, layer)
     boxes = [trace(tape, row, column) for row, column in different.tolist()]
-    return torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4)[which.cpu()].reshape(shape)
+    return torch.tensor(boxes, dtype=torch.int64, device="cpu").reshape(-1, 4)[which.cpu()].reshape(shape)
 
 
 def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
@@ -79,7 +78,7 @@ def _blank_tape(net: nn.Module, layer: str, size) -> tuple[Tape, tuple[int, int]
     check_layer(net, layer)
     size = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
     size = check_sides("size", size)
-    blank = check_images(torch.zeros(1, 3, *size), net)
+    blank = check_images(torch.zeros(1, 3, *size, dtype=torch.float32, device="cpu"), net)
     first, given = first_used(net, blank)
     if isinstance(first, nn.Conv2d) and given is not None:  # that takes another number of channels than of colours
         blank = blank[:, :1].expand(-1, 3 * first.in_channels // given.shape[1], -1, -1)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._arguments import check_images, check_integers, outer_layers, probabilities
-from ..record.hooks import check_layers, chunks, watched
+from .._arguments import check_integers, layer_path, outer_layers
+from ..record.endings import ending, probabilities
+from ..record.hooks import check_layers, check_steady, chunks, watched
+from ..record.inputs import check_images
 from .transforms import Move, check_fill, moved, named_move
 
 
@@ -48,7 +50,7 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
     `transform`: "translate" (pixels down), "translate-right", "scale" (a factor), or "rotate" (degrees
     counter-clockwise), about the centre: see `transforms.moved`, also for `fill`, what comes in (0: grey). `labels`:
     (N,) classes, or one for all. `layers`: by default the first and the last before the classes, such as conv1 and fc7.
-    A move by nothing has distance 0, exactly. A network that ends in a softmax gives its
+    A move by nothing has distance 0, exactly. A network that ends in a softmax, or a sigmoid for each class, gives its
     probabilities itself. Bad input: ValueError or TypeError.
     """
     layers = check_layers(net, outer_layers(net) if layers is None else layers)
@@ -56,9 +58,11 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
     (amounts, moves), labels = check_moves(transform, amounts), _check_labels(labels, len(images))
     check_fill(fill)
     means, parts, first = _means(net, images, layers), [], 0
+    scale = ending(net, images[:1])
+    check_steady(net, images, {layer_path(net, layer) for layer in layers})
     with watched(net, layers) as look:
         for part in chunks(images, what=f"invariance, {transform}"):
-            parts.append(_measured(look, part, labels[first : first + len(part)], moves, fill, means))
+            parts.append(_measured(look, part, labels[first : first + len(part)], moves, fill, means, scale))
             first += len(part)
     found = {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
     return Invariance(
@@ -71,10 +75,10 @@ def invariance(net: nn.Module, images: torch.Tensor, labels, *, transform: str, 
     )
 
 
-def _measured(look, images: torch.Tensor, labels: torch.Tensor, moves: list[Move], fill, means: dict) -> dict:
+def _measured(look, images, labels: torch.Tensor, moves: list[Move], fill, means: dict, scale: str) -> dict:
     """(what, layer) -> (A,B), or (B,) for what does not depend on the amount, of B images."""
     before, scores = look(images)
-    known = probabilities(scores)
+    known = probabilities(scores, scale)
     _check_classes(labels, known.shape[1])
     found = {("norm", layer): _length(values) for layer, values in before.items()}
     for layer, values in before.items():
@@ -84,7 +88,7 @@ def _measured(look, images: torch.Tensor, labels: torch.Tensor, moves: list[Move
         after, chances = before, known
         if not move.identity:
             after, scores = look(moved(images, move, fill=fill))
-            chances = probabilities(scores)
+            chances = probabilities(scores, scale)
         for layer in before:
             distance[layer].append(_length(after[layer] - before[layer]))
         probability.append(chances.cpu()[range(len(labels)), labels])

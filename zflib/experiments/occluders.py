@@ -7,7 +7,8 @@ from numbers import Integral, Real
 import torch
 from torch.nn import functional as F
 
-from .._arguments import check_images, check_seed, check_sides, check_tensor, is_number
+from .._arguments import check_seed, check_sides, check_tensor, is_number
+from ..record.inputs import check_images
 
 #: What may cover a square, besides a number or an image: grey, the image's mean colour, a blurred copy of it, noise, or
 #: what is around the square.
@@ -26,7 +27,7 @@ def boxes_around(positions: torch.Tensor, size, whole) -> torch.Tensor:
         raise ValueError(f"positions must be (N,2) rows and columns, got shape {tuple(positions.shape)}")
     if not bool(positions.double().isfinite().all()):
         raise ValueError("positions hold NaN or infinity; choose scenes of a class that has this part")
-    extent, limit = torch.tensor(size), torch.tensor(whole)
+    extent, limit = (torch.tensor(sides, device=positions.device) for sides in (size, whole))
     corner = (positions.double() - (extent - 1) / 2 + 0.5).floor()  # round half up, the same at every place
     corner = torch.minimum(corner.clamp(min=0), (limit - extent).double()).long()
     return torch.cat([corner, corner + extent], dim=1)
@@ -42,18 +43,19 @@ def random_boxes(n: int, size, whole, *, avoid: torch.Tensor | None = None, seed
         raise ValueError(f"n must be a number of images, at least 1, got {n!r}")
     whole, wanted = check_sides("whole", whole), f"({n},4) or ({n},K,4) rectangles"
     size = check_sides("size", size, whole)
-    avoid = torch.zeros(n, 0, 4, dtype=torch.long) if avoid is None else check_tensor("avoid", avoid, wanted)
+    nothing = torch.zeros(n, 0, 4, dtype=torch.long, device="cpu")
+    avoid = nothing if avoid is None else check_tensor("avoid", avoid, wanted)
     if avoid.dim() not in (2, 3) or avoid.shape[0] != n or avoid.shape[-1] != 4:
         raise ValueError(f"avoid must be {wanted}, got shape {tuple(avoid.shape)}")
-    rows, columns = (torch.arange(limit - side + 1) for side, limit in zip(size, whole))
+    rows, columns = (torch.arange(limit - side + 1, device=avoid.device) for side, limit in zip(size, whole))
     corners = torch.cartesian_prod(rows, columns)  # every place there is
-    places = torch.cat([corners, corners + torch.tensor(size)], dim=1)
+    places = torch.cat([corners, corners + corners.new_tensor(size)], dim=1)
     generator, found = torch.Generator().manual_seed(check_seed(seed)), []
     for number, taken in enumerate(avoid.view(n, -1, 4)):
         free = places[~overlap(places[:, None], taken[None]).any(dim=1)]
         if len(free) == 0:
             raise ValueError(f"avoid leaves no room of {size[0]}x{size[1]} pixels in image {number}; make size smaller")
-        found.append(free[torch.randint(len(free), (), generator=generator)])
+        found.append(free[torch.randint(len(free), (), generator=generator, device="cpu")])
     return torch.stack(found)
 
 
@@ -127,7 +129,8 @@ def _source(image: torch.Tensor, size: tuple[int, int], fill) -> torch.Tensor:
     if fill == "mean":
         return image.mean(dim=(1, 2), keepdim=True).expand_as(image)
     if fill == "noise":  # as strong as the image's own contrast; always the same noise
-        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(image.shape, generator=generator, dtype=torch.float32, device="cpu").to(image)
         return image.mean(dim=(1, 2), keepdim=True) + noise * image.std(dim=(1, 2), keepdim=True)
     from torchvision.transforms.functional import gaussian_blur  # takes as long to import as all of zflib
 

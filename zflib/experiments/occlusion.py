@@ -10,18 +10,17 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .._arguments import (
-    check_image,
     check_integer,
     check_label,
     check_layer,
-    check_scores,
     check_sides,
     conv_layers,
     layer_path,
-    probabilities,
 )
-from ..record import record, watched
-from ..record.hooks import plain, unchanged
+from ..record import Tape, record, watched
+from ..record.endings import ending, probabilities
+from ..record.hooks import check_steady, plain, unchanged
+from ..record.inputs import check_image
 from .occluders import blocks, check_fill
 from .partial_forward import PartialForward, Patches, map_sums
 
@@ -67,10 +66,10 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
         label = int(run.scores.argmax()) if label is None else check_label(label, len(run.scores))
         scores, activity = run.measure(corners.flatten(0, 1), size, fill, memory)
     shape = corners.shape[:2]
-    probability = probabilities(scores)[:, label]
+    probability = probabilities(scores, run.ending)[:, label]
     return OcclusionMaps(
         probability.view(shape), scores.argmax(-1).view(shape), activity.view(shape), corners, label, run.channel,
-        (float(probabilities(run.scores[None])[0, label]), float(run.activity)),
+        (float(probabilities(run.scores[None], run.ending)[0, label]), float(run.activity)),
     )  # fmt: skip
 
 
@@ -80,7 +79,9 @@ class OcclusionRun:
     def __init__(self, net: nn.Module, image: torch.Tensor, layer: str):
         self.net, self.image, self.layer = net, image, layer
         maps, scores = self._watch(image[None])
-        check_scores(scores)
+        self.tape = self._record()
+        self.ending = ending(net, image[None], self.tape)
+        check_steady(net, image[None], [layer_path(net, layer)])
         if maps.dim() not in (2, 4):
             raise ValueError(f"layer {layer!r} gives {tuple(maps.shape)}; choose one of maps (N,C,h,w) or units (N,C)")
         self.scores, strongest = scores[0], maps[0].flatten(1).amax(1) if maps.dim() == 4 else maps[0]
@@ -89,7 +90,7 @@ class OcclusionRun:
 
     def measure(self, corners: torch.Tensor, size, fill, memory: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(P,classes) scores and (P,) activities with squares of `size` at (P,2) corners."""
-        run, order, each = self.whole, torch.arange(len(corners)), 2 * 40 * self.image.numel()
+        run, order, each = self.whole, torch.arange(len(corners), device=corners.device), 2 * 40 * self.image.numel()
         if partial := self.partial(corners, size, fill):
             run, order = self._patches(partial), partial.classes(corners, size).argsort(stable=True)
             each = 2 * partial.numbers(corners, size)  # with what an operation keeps for itself
@@ -98,17 +99,25 @@ class OcclusionRun:
         scores, activity = (torch.cat(part)[order.argsort()] for part in zip(*found))
         return scores, activity
 
+    def _record(self) -> Tape | None:
+        """None for a network that is no fixed sequence of operations."""
+        try:
+            return record(self.net, self.image[None], layer_path(self.net, self.layer), whole=True)
+        except (ValueError, RuntimeError):
+            return None
+
     def partial(self, corners: torch.Tensor, size, fill) -> PartialForward | None:
         """The partial forward for such squares; None if it would save too little, cannot be, or is not exact."""
+        if self.tape is None:
+            return None
         try:
-            tape = record(self.net, self.image[None], layer_path(self.net, self.layer), whole=True)
-            partial = PartialForward(tape, self.image[None])
+            partial = PartialForward(self.tape, self.image[None])
             if partial.choose(corners, size) * len(corners) < SAVED or partial.cut == 0:
                 return None
             squares = self._covered(corners[[0, len(corners) // 2]], size, fill)
             pairs = zip(self._patches(partial)(squares), self.whole(squares))
             return partial if all(_agree(one, other) for one, other in pairs) else None
-        except (ValueError, RuntimeError):  # a network that is no fixed sequence of operations on whole batches
+        except (ValueError, RuntimeError):  # operations on whole batches
             return None
 
     def _patches(self, partial: PartialForward):
@@ -142,5 +151,5 @@ def _batches(corners: torch.Tensor, some: int) -> Iterator[torch.Tensor]:
 
 
 def _corners(whole, size: tuple[int, int], stride: tuple[int, int]) -> torch.Tensor:
-    rows, columns = (torch.arange(0, n - s + 1, step) for n, s, step in zip(whole, size, stride))
+    rows, columns = (torch.arange(0, n - s + 1, step, device="cpu") for n, s, step in zip(whole, size, stride))
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)

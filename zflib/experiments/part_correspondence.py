@@ -9,8 +9,9 @@ from numbers import Real
 import torch
 from torch import nn
 
-from .._arguments import check_finite, check_images, check_integer, check_layer, check_seed
-from ..record.hooks import watched
+from .._arguments import check_finite, check_integer, check_layer, check_seed, layer_path
+from ..record.hooks import check_steady, watched
+from ..record.inputs import check_images
 from .occluders import check_boxes, masked
 
 #: Images in one forward pass. Originals and masked images pass in batches of the same size, each image at the same
@@ -90,7 +91,7 @@ class Correspondence:
         """(rounds,) scores with each image's units shuffled, which leaves the numbers of + and - as they are."""
         generator, found = torch.Generator().manual_seed(check_seed(seed)), []
         for _ in range(_check_rounds(rounds)):
-            mixed = [image[torch.randperm(len(image), generator=generator)] for image in self.signs]
+            mixed = [image[torch.randperm(len(image), generator=generator, device="cpu")] for image in self.signs]
             found.append(_of_pairs(hamming_distances(torch.stack(mixed))).mean())
         return torch.stack(found)
 
@@ -115,6 +116,7 @@ def correspondence(net: nn.Module, images: torch.Tensor, boxes, *, layer: str, f
         for some, places in zip(images.split(BATCH), boxes.split(BATCH)):
             before, after = (look(batch)[0][layer] for batch in (some, masked(some, places, fill=fill)))
             found.append((before - after).flatten(1))
+    check_steady(net, images, [layer_path(net, layer)])
     changes = torch.cat(found)
     check_finite(changes, f"layer {layer!r}")  # the difference of large numbers may overflow
     return Correspondence(changes, str(layer))
@@ -152,8 +154,9 @@ def compare(first: Correspondence, second: Correspondence, *, rounds: int = 1000
     signs, count = torch.cat([first.signs, second.signs]), len(first.signs)
     scores, nulls = hamming_distances(signs), expected_distances(signs)
     swaps = _swaps(count, _check_rounds(rounds), seed)
-    ones = torch.arange(count) + count * swaps.long()  # (S,N) the rows of `signs` that are called the first's
-    twos = torch.arange(count) + count * (~swaps).long()
+    rows = torch.arange(count, device="cpu")
+    ones = rows + count * swaps.long()  # (S,N) the rows of `signs` that are called the first's
+    twos = rows + count * (~swaps).long()
     one, two, crossed = _mean_of(scores, ones, ones), _mean_of(scores, twos, twos), _mean_of(scores, ones, twos)
     difference, matched = one - two, (one + two) / 2
     ratio = one / _mean_of(nulls, ones, ones) - two / _mean_of(nulls, twos, twos)
@@ -172,15 +175,17 @@ def compare(first: Correspondence, second: Correspondence, *, rounds: int = 1000
 def _mean_of(matrix: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """(S,) mean over all pairs of different images of matrix[rows, columns], for (S,N) rows and columns."""
     table = matrix[rows[:, :, None], columns[:, None, :]]  # (S,N,N)
-    return table[:, ~torch.eye(rows.shape[1], dtype=torch.bool)].mean(dim=1)
+    return table[:, ~torch.eye(rows.shape[1], dtype=torch.bool, device="cpu")].mean(dim=1)
 
 
 def _swaps(count: int, rounds: int, seed: int) -> torch.Tensor:
     """(S,N) bool, in which images the masks are swapped: nowhere in the first row; then all others, or `rounds`."""
     if 2**count <= rounds + 1:
-        return (torch.arange(2**count)[:, None] >> torch.arange(count)).bitwise_and(1).bool()
-    drawn = torch.rand(rounds, count, generator=torch.Generator().manual_seed(check_seed(seed))) < 0.5
-    return torch.cat([torch.zeros(1, count, dtype=torch.bool), drawn])
+        numbers = torch.arange(2**count, device="cpu")[:, None]
+        return (numbers >> torch.arange(count, device="cpu")).bitwise_and(1).bool()
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    drawn = torch.rand(rounds, count, generator=generator, dtype=torch.float32, device="cpu") < 0.5
+    return torch.cat([torch.zeros_like(drawn[:1]), drawn])
 
 
 def _permutation_p(as_extreme: torch.Tensor) -> float:
@@ -228,5 +233,5 @@ def _inner_products(values: torch.Tensor) -> torch.Tensor:
 
 def _of_pairs(matrix: torch.Tensor) -> torch.Tensor:
     """(P,) what stands above the diagonal."""
-    rows, columns = torch.triu_indices(*matrix.shape, offset=1)
+    rows, columns = torch.triu_indices(*matrix.shape, offset=1, device=matrix.device)
     return matrix[rows, columns]

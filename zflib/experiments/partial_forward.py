@@ -58,8 +58,8 @@ class Layer:
     """A step that can be computed in patches, with the unchanged maps (C,H,W) that went in, padded, and came out."""
 
     def __init__(self, step: Step, given: list[torch.Tensor], out: torch.Tensor):
-        kernel, self.stride, self.padding, dilation = (torch.tensor(pair) for pair in step.window)
-        self.step, self.reach, self.whole = step, dilation * (kernel - 1) + 1, torch.tensor(out.shape[1:])
+        kernel, self.stride, self.padding, dilation = (_pair(pair) for pair in step.window)
+        self.step, self.reach, self.whole = step, dilation * (kernel - 1) + 1, _pair(out.shape[1:])
         self.given, self.out = [_channels_last(self._padded(maps)) for maps in given], _channels_last(out)
         # the change of the output follows from the change of the input alone, which is smaller than a window around it
         plain = isinstance(step, Filter) and step.groups == 1 and bool((self.stride == 1).all() & (dilation == 1).all())
@@ -68,7 +68,7 @@ class Layer:
 
     def _padded(self, maps: torch.Tensor) -> torch.Tensor:
         """With the step's padding, and with what ceil mode adds at the end; -infinity for maxima."""
-        needed = (self.whole - 1) * self.stride + self.reach - self.padding - torch.tensor(maps.shape[1:])
+        needed = (self.whole - 1) * self.stride + self.reach - self.padding - _pair(maps.shape[1:])
         (top, left), (bottom, right) = self.padding.tolist(), needed.clamp(min=0).tolist()
         return F.pad(maps, (left, right, top, bottom), value=-torch.inf if isinstance(self.step, Pool) else 0.0)
 
@@ -82,7 +82,7 @@ class Layer:
 
     def through(self, given: list[Patches]) -> Patches:
         """The patches of the output that these can change, all of one size."""
-        first, last = self.reached([(one.corners, one.corners + torch.tensor(one.size) - 1) for one in given])
+        first, last = self.reached([(one.corners, one.corners + _pair(one.size) - 1) for one in given])
         size = (last - first).amax(0) + 1
         corners = torch.minimum(first, self.whole - size)
         given = [Patches(one.values, one.corners + self.padding) for one in given]
@@ -126,7 +126,7 @@ class PartialForward:
 
     def __init__(self, tape: Tape, image: torch.Tensor):
         self.steps, self.layer, self.end = tape.steps, tape.place, len(tape.steps) - 1
-        self.places, self.cut = tape.used(self.layer, self.end)[1:], 0
+        self.places, self.cut = [place for place in tape.used(self.layer, self.end) if place], 0
         self.last = {0: 0} | {place: place for place in self.places}  # where each value is read for the last time
         self.last |= {given: place for place in self.places for given in self.steps[place].inputs}
         self.layers: dict[int, Layer] = {}
@@ -149,7 +149,7 @@ class PartialForward:
 
     def boxes(self, corners: torch.Tensor, size) -> dict[int, Boxes]:
         """Place -> what of the maps there changes with squares of `size` at (P,2) corners."""
-        found = {0: (corners, corners + torch.tensor(size) - 1)}
+        found = {0: (corners, corners + _pair(size) - 1)}
         for place, layer in self.layers.items():
             found[place] = layer.reached([found[given] for given in layer.step.inputs])
         return found
@@ -246,8 +246,9 @@ def multiply_adds(net: nn.Module, image: torch.Tensor, size=None) -> list[int]:
     with plain(image.device):
         partial, shares = PartialForward(record(net, image[None], "", whole=True), image[None]), {}
     if size is not None:
-        room = torch.tensor(image.shape[1:]) - torch.tensor(size := check_sides("size", size, tuple(image.shape[1:])))
-        steps = torch.arange(int(room.max()) + 1)[:, None].expand(-1, 2)  # every row and every column at least once
+        room = _pair(image.shape[1:]) - _pair(size := check_sides("size", size, tuple(image.shape[1:])))
+        # every row and every column at least once
+        steps = torch.arange(int(room.max()) + 1, device=room.device)[:, None].expand(-1, 2)
         shares = partial.shares(torch.minimum(steps, room), size)
     return [round(partial.work(p) * min(1.0, shares.get(p, 1.0))) for p in partial.places if partial.work(p)]
 
@@ -271,6 +272,11 @@ def _taps(weight: torch.Tensor) -> dict[tuple[int, int], torch.Tensor]:
     """(row, column) of the filters -> their (C,C') weights there."""
     places = product(*(range(side) for side in weight.shape[2:]))
     return {(row, column): weight[:, :, row, column].t().contiguous() for row, column in places}
+
+
+def _pair(sides) -> torch.Tensor:
+    """(2,) rows and columns, where corners are kept."""
+    return torch.tensor(tuple(sides), device="cpu")
 
 
 def _joined(boxes: list[Boxes]) -> Boxes:
@@ -299,7 +305,7 @@ def _channels_last(maps: torch.Tensor) -> torch.Tensor:
 def _windows(maps: torch.Tensor, corners: torch.Tensor, size) -> torch.Tensor:
     """(P,C,*size): windows of (C,H,W) maps that begin at (P,2) corners, channels last in memory."""
     channels, _, width = maps.shape
-    inside = torch.arange(size[0])[:, None] * width + torch.arange(size[1])
+    inside = torch.arange(size[0], device="cpu")[:, None] * width + torch.arange(size[1], device="cpu")
     pixels = (corners[:, 0] * width + corners[:, 1])[:, None] + inside.flatten()
     found = maps.permute(1, 2, 0).reshape(-1, channels).index_select(0, pixels.flatten().to(maps.device))
     return found.view(len(corners), *size, channels).permute(0, 3, 1, 2)

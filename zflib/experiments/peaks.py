@@ -14,9 +14,10 @@ import torch
 from torch import distributed, nn
 from tqdm.auto import tqdm
 
-from .._arguments import check_apart, check_images, check_integer, check_layer, layer_path, shape_or_type
+from .._arguments import check_apart, check_integer, check_layer, layer_path, shape_or_type
 from ..data.image_source import Batch, ImageStream, NumberedImages, Skipped, in_units, open_source
-from ..record.hooks import check_layers, listening
+from ..record.hooks import check_layers, check_steady, listening
+from ..record.inputs import check_images
 from .top_k import Peaks, SearchState, empty_peaks, load, merge, run_key
 
 __all__ = ["Found", "Peaks", "Skipped", "find_peaks"]
@@ -42,7 +43,8 @@ def find_peaks(
 
     `images`: floats (N,3,H,W) in the network's units; uint8 (N,3,R,R), an array, memory map or tensor; a folder;
     a torch data set; any iterable of images, (image, label) pairs or batches. Of a DataLoader its data set is read, so
-    numbers are those of the data set even if the loader shuffles. Files, PIL images and uint8 pixels go through
+    numbers are those of the data set even if the loader shuffles; what an iterator gives is numbered as it comes, and
+    if that shuffles, nobody knows by the number which image it was. Files, PIL images and uint8 pixels go through
     net.preprocess or `preprocess`: a function from an upright RGB PIL image to (3,H,W). What cannot be read is skipped
     but keeps its number: see `Found.skipped`, and a warning names it. Where reading is slow, other processes do it.
 
@@ -83,7 +85,7 @@ class Search:
         self.net, self.k, self.size = net, k, size
         # two names of one module are one search
         self.layers = {path: check_layer(net, layer) for layer, path in layers.items()}
-        self.state = SearchState()
+        self.state, self.steady = SearchState(), False  # steady: once the network has been looked at
 
     def run(self, source: NumberedImages | ImageStream, path: Path | None, key: dict) -> None:
         """All batches that are left, with a progress bar, saved to `path` now and then."""
@@ -109,7 +111,10 @@ class Search:
         """One forward pass, no further than the last layer asked for."""
         state, self.batch = self.state, batch
         if batch.images is not None:
-            forward(self._filled(batch))
+            forward(images := self._filled(batch))
+            if not self.steady:
+                check_steady(self.net, images, self.layers, whole=False)
+                self.steady = True
         state.keep_names(batch.names)
         state.skipped += batch.skipped
         state.count = batch.first + batch.size
@@ -128,7 +133,7 @@ class Search:
 
     def _look(self, path: str, out) -> None:
         """Reduce a layer's maps (B,C,h,w) at once, before a ReLU in place overwrites them, and keep what is new."""
-        maps, numbers = _as_maps(self.layers[path], out, self.size), torch.tensor(self.batch.numbers)
+        maps, numbers = _as_maps(self.layers[path], out, self.size), torch.tensor(self.batch.numbers, device="cpu")
         tops = maps.amax(dim=(2, 3)).cpu()[numbers - self.batch.first]  # (R,C)
         if len(wrong := numbers[tops.isnan().any(dim=1)]):
             raise ValueError(f"layer {self.layers[path]!r} gives NaN for image {int(wrong[0])}; "

@@ -47,8 +47,9 @@ class Peaks:
 
 def empty_peaks(channels: int, k: int, dtype: torch.dtype) -> Peaks:
     """Peaks of a layer that has seen no image."""
-    images = torch.full((channels, k), -1)
-    return Peaks(torch.full((channels, k), -torch.inf, dtype=dtype), images, images[..., None].repeat(1, 1, 2))
+    images = torch.full((channels, k), -1, device="cpu")
+    values = torch.full((channels, k), -torch.inf, dtype=dtype, device="cpu")
+    return Peaks(values, images, images[..., None].repeat(1, 1, 2))
 
 
 def merge(some: Peaks, others: Peaks, k: int) -> Peaks:
@@ -145,10 +146,11 @@ def suppress_overlaps(
     """
     from torchvision.ops import batched_nms  # slow to import
 
-    kept = torch.full((len(boxes), k), -1)
+    kept = torch.full((len(boxes), k), -1, device=peaks.values.device)
     for channel, values in enumerate(peaks.values):
         box = boxes[channel].float()
         owner = owners[channel].unique(return_inverse=True)[1]  # batched_nms tells owners apart by moving their boxes:
-        strongest = batched_nms(box - box.min(), values, owner, overlap)[:k]  # small numbers, no negative corners
+        with box.device:  # where torchvision makes its own tensors
+            strongest = batched_nms(box - box.min(), values, owner, overlap)[:k]  # small numbers, no negative corners
         kept[channel, : len(strongest)] = strongest
     return peaks.columns(kept)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from .._arguments import check_choice, check_images, is_number
+from .._arguments import check_choice, is_number
+from ..record.inputs import check_images
 
 #: The transforms of Figure 5, and a shift to the right, by the part of a `Move` that each changes.
 TRANSFORMS = {"translate": "down", "translate-right": "right", "scale": "scale", "rotate": "angle"}
@@ -108,7 +109,7 @@ def _resampled(images: torch.Tensor, move: Move, fill) -> torch.Tensor:
     source = _blurred(source, move.scale, fill) if move.scale < 1 else source
     source = source if isinstance(fill, str) else _padded(source, 1, fill)
     grid = _places(height, width, move)
-    grid = grid / (torch.tensor([source.shape[3] - 1, source.shape[2] - 1]).clamp(min=1) / 2)  # x first
+    grid = grid / (torch.tensor([source.shape[3] - 1, source.shape[2] - 1], device="cpu").clamp(min=1) / 2)  # x first
     grid = grid.to(source).expand(len(source), -1, -1, -1)
     beyond = "reflection" if fill == "reflect" else "border"
     return F.grid_sample(source, grid, padding_mode=beyond, align_corners=True).to(images.dtype)
@@ -116,8 +117,8 @@ def _resampled(images: torch.Tensor, move: Move, fill) -> torch.Tensor:
 
 def _places(height: int, width: int, move: Move) -> torch.Tensor:
     """(H,W,2) x and y in the unmoved picture, in pixels from its centre, of every pixel of the moved one."""
-    y = torch.arange(height, dtype=torch.float64) - (height - 1) / 2 - move.down
-    x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2 - move.right
+    y = torch.arange(height, dtype=torch.float64, device="cpu") - (height - 1) / 2 - move.down
+    x = torch.arange(width, dtype=torch.float64, device="cpu") - (width - 1) / 2 - move.right
     y, x = torch.meshgrid(y, x, indexing="ij")
     cos, sin = (f(math.radians(move.angle)) / move.scale for f in (math.cos, math.sin))
     return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)

@@ -1,7 +1,8 @@
-"""The explorer of occlusion: Figure 7 under a square that the learner moves."""
+"""The explorer of occlusion: Figure 7 under a square that the learner drags."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -9,14 +10,21 @@ import torch
 from torch import nn
 
 from .. import show
-from .._arguments import check_image, check_layer, conv_layers, probabilities
-from ..deconv import Deconvnet
+from .._arguments import check_choice, check_layer, conv_layers
+from ..deconv import Deconvnet, strongest
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
-from ..record import watched
-from ..studies.units import projection_pixels
-from .charts import SIDE, class_bars, class_name, framed_image, framed_map
-from .panels import Panel, list_slider, slider
+from ..record.endings import ending, probabilities
+from ..record.inputs import check_image
+from ..studies.units import VIEWS, projection_pixels
+from .charts import GAP, ROW, SIDE, STRIP, class_bars, class_name, framed_image, place, row_and_column, rows_of
+from .gradually import Gradually
+from .panels import Panel, list_slider, slider, toggle
+from .upload import Upload
+
+#: Positions of a square across the image: first a map with few of them, then one with all. Both cover the whole image;
+#: no region is chosen for the second.
+COARSE, FINE = 5, 9
 
 
 class Occluder:
@@ -26,21 +34,39 @@ class Occluder:
     """
 
     def __init__(self, net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str | None = None,
-                 fill=0.0, places: int = 9):  # fmt: skip
+                 fill=0.0, places: int = FINE):  # fmt: skip
         layer = conv_layers(net)[-1] if layer is None else layer
         self.net, self.image, self.layer, self.fill = net, check_image(image, net), check_layer(net, layer), fill
         self.label, self.places, self._deconvnet = label, places, Deconvnet(net)
-        self.maps, self.at = lru_cache(maxsize=64)(self._maps), lru_cache(maxsize=4)(self._at)
-        first = self.maps(max(1, min(self.image.shape[1:]) // 4))
+        self.sizes = range(self.step, min(self.image.shape[1:]) + 1, self.step)
+        self._measured = lru_cache(maxsize=128)(self._measure)
+        self.at, self._lost = lru_cache(maxsize=4)(self._at), lru_cache(maxsize=32)(self._lost_pixels)
+        self.ending = ending(net, self.image[None])
+        first = self.maps(self.start)
         self.label, self.channel = first.label, first.channel
 
-    def stride(self, size: int) -> int:
-        """Pixels between two positions of the maps for this size."""
-        return max(1, -(-(min(self.image.shape[1:]) - size) // (self.places - 1)))
+    @property
+    def step(self) -> int:
+        """Pixels between two sizes, and the smallest size: some fourteen of them."""
+        return max(4, min(self.image.shape[1:]) // 14)
 
-    def _maps(self, size: int) -> OcclusionMaps:
-        return occlude(self.net, self.image, size=size, stride=self.stride(size), label=self.label, layer=self.layer,
-                       fill=self.fill)  # fmt: skip
+    @property
+    def start(self) -> int:
+        """The size to begin with: about a quarter of the image."""
+        size = max(self.step, min(self.image.shape[1:]) // 4)
+        return min(size - size % self.step, min(self.image.shape[1:]))
+
+    def stride(self, size: int, places: int | None = None) -> int:
+        """Pixels between two positions of the maps for this size."""
+        return max(1, -(-(min(self.image.shape[1:]) - size) // ((places or self.places) - 1)))
+
+    def maps(self, size: int, places: int | None = None) -> OcclusionMaps:
+        """What a square of this size does at each of its positions; measured once."""
+        return self._measured(size, places or self.places)
+
+    def _measure(self, size: int, places: int) -> OcclusionMaps:
+        return occlude(self.net, self.image, size=size, stride=self.stride(size, places), label=self.label,
+                       layer=self.layer, fill=self.fill)  # fmt: skip
 
     def inside(self, row: int, column: int, size: int) -> tuple[int, int]:
         """The nearest position at which the square lies inside the image."""
@@ -55,33 +81,50 @@ class Occluder:
     def _at(self, row: int, column: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(the covered image, (classes,) probabilities, (h,w) the strongest map, (3,H,W) its projection).
 
-        A unit of a fully connected layer is a map of 1x1.
+        One forward pass. A unit of a fully connected layer is a map of 1x1.
         """
         image = self.covered(row, column, size)
-        with watched(self.net, [self.layer]) as look:
-            found, scores = look(image[None])
-        projection = self._deconvnet.project(image[None], self.layer, self.channel)[0]
-        return image, probabilities(scores)[0], torch.atleast_2d(found[self.layer][0, self.channel]), projection
+        tape = self._deconvnet.record(image[None], self.layer, whole=True)
+        channels = tape.activations.new_tensor([self.channel], dtype=torch.long)
+        positions = strongest(tape.activations)[0, channels]
+        projection = self._deconvnet.descend(tape, torch.zeros_like(channels), channels, positions)[0]
+        activation_map = torch.atleast_2d(tape.activations[0, self.channel])
+        return image, probabilities(tape.scores, self.ending)[0], activation_map, projection
 
-    def pixels(self, row: int, column: int, size: int) -> np.ndarray:
-        """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, the two maps with a frame at this place."""
-        image, probabilities, activation_map, projection = self.at(row, column, size)
-        maps, name = self.maps(size), f"{self.layer} channel {self.channel}"
-        first = show.beside(
-            [framed_image(image, self.net, (row, column, row + size, column + size)),
-             class_bars(probabilities, self.net, self.label),
-             show.fit(show.map_pixels(activation_map, full=self._full), SIDE)],
-            ["the image, covered", "the most probable classes", f"{name}: its map"],
-        )  # fmt: skip
-        most = max(maps.before[0], float(maps.probability.max()))
-        place = [min(round(edge / self.stride(size)), n - 1) for edge, n in zip((row, column), maps.activity.shape)]
-        second = show.beside(
-            [projection_pixels(projection, SIDE),
-             framed_map(maps.activity, *place, full=maps.before[1]),
-             framed_map(maps.probability, *place, full=most)],
-            [f"{name}, projected", "its activity, by place", f"p({class_name(self.net, self.label)}), by place"],
-        )  # fmt: skip
-        return np.concatenate([first, np.full((10, first.shape[1], 3), 255, np.uint8), second])
+    def pixels(self, row: int, column: int, size: int, *, view: str = "raw", places: int | None = None) -> np.ndarray:
+        """(H,W,3) uint8, six pictures: Figure 7 with the classes as bars, and what is lost with a frame at this place.
+
+        `view` is one of `studies.units.VIEWS`; `places` says which maps are shown, 0 if none is measured yet.
+        """
+        image, chances, activation_map, projection = self.at(row, column, size)
+        box, places = (row, column, row + size, column + size), self.places if places is None else places
+        patch = show.image_pixels(image, self.net)
+        name, (before, activity) = class_name(self.net, self.label, most=18), self.maps(self.start).before
+        first = [framed_image(image, self.net, box), self._framed("probability", size, places, box),
+                 class_bars(chances, self.net, self.label)]  # fmt: skip
+        second = [projection_pixels(projection, SIDE, view=view, patch=patch),
+                  show.fit(show.map_pixels(activation_map, full=self._full), SIDE),
+                  self._framed("activity", size, places, box)]  # fmt: skip
+        waits = "" if places else ": being measured"
+        titles = [["the image, covered", f"p({name}) lost{waits or f', dark red: {before:.2f}'}",
+                   "the most probable classes"],
+                  [f"{self.layer} channel {self.channel}, projected, {view}", "its map",
+                   f"its activity lost{waits or f', dark red: {activity:.3g}'}"]]  # fmt: skip
+        return rows_of([first, second], titles)
+
+    def _framed(self, what: str, size: int, places: int, box) -> np.ndarray:
+        pixels = self._lost(what, size, places) if places else self._lost("", 1, 0)
+        return show.fit(show.framed(pixels, box, scale=SIDE / max(self.image.shape[1:])), SIDE)
+
+    def _lost_pixels(self, what: str, size: int, places: int) -> np.ndarray:
+        """(h,w,3) uint8: what is lost by place, white to red over the pale image; without maps the pale image."""
+        image, corners, full = show.image_pixels(self.image, self.net), torch.zeros(1, 1, 2, dtype=torch.long), 1.0
+        lost = torch.zeros(1, 1)
+        if places:
+            maps = self.maps(size, places)
+            full = maps.before[what == "activity"] or 1.0
+            lost, corners = full - getattr(maps, what), maps.corners
+        return show.upscale(show.drop_pixels(image, lost, corners=corners, size=size, full=full), SIDE, smooth=True)
 
     @cached_property
     def _full(self) -> float:
@@ -90,9 +133,9 @@ class Occluder:
 
     def describe(self, row: int, column: int, size: int) -> str:
         """The same in words, with the numbers."""
-        _, probabilities, activation_map, _ = self.at(row, column, size)
-        label, likeliest = (class_name(self.net, index) for index in (self.label, int(probabilities.argmax())))
-        (before, activity), after = self.maps(size).before, float(probabilities[self.label])
+        _, chances, activation_map, _ = self.at(row, column, size)
+        label, likeliest = (class_name(self.net, index) for index in (self.label, int(chances.argmax())))
+        (before, activity), after = self.maps(self.start).before, float(chances[self.label])
         return (
             f"A square of {size}×{size} at row {row}, column {column}: p({label}) goes from {before:.2f} to "
             f"{after:.2f}, the most probable class is {likeliest}; the map's sum goes from {activity:.3g} to "
@@ -101,28 +144,70 @@ class Occluder:
 
 
 def occlusion(
-    net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str | None = None, fill=0.0
-) -> Panel:
-    """Figure 7 to play with: sliders for the square's row, column and size; six pictures that follow.
+    net: nn.Module, image: torch.Tensor, *, label: int | None = None, layer: str | None = None, fill=0.0,
+    view: str = "calm", preprocess: Callable | None = None,
+) -> Panel:  # fmt: skip
+    """Figure 7 to play with: drag the square in the image, or move sliders for its row, column and size.
 
-    `image` is one preprocessed (3,H,W) image; `label`, `layer` and `fill` as in `zflib.occlude`. The maps over all
-    positions, nine by nine of them, are computed beforehand for each of some fourteen sizes: in a second or two for 56
-    pixels, many times that for 224.
+    `image` is one preprocessed (3,H,W) image; `label`, `layer` and `fill` as in `zflib.occlude`. `view` is how the
+    projection is drawn first: "raw", "calm", "lit" or "grey". The maps over all positions, nine by nine, are measured
+    beforehand for the first size and appear a little later for another one, coarse ones first. A photograph of yours
+    can be loaded in the panel; for a network that is not ours give `preprocess`, from one PIL image to (3,H,W).
     """
-    square = Occluder(net, image, label=label, layer=layer, fill=fill)
-    height, width = square.image.shape[1:]
-    step = max(4, min(height, width) // 14)
-    size, sides = max(step, min(height, width) // 4), list(range(step, min(height, width) + 1, step))
-    for side in sides:
-        square.maps(side)
+    check_choice("view", view, VIEWS)
+    desk = Desk(net, image, layer=layer, fill=fill, label=label)
+    height, width = desk.square.image.shape[1:]
+    step, size = desk.square.step, desk.square.start
     controls = {
         "row": slider("row", 0, height - step, (height - size) // 2),
         "column": slider("column", 0, width - step, (width - size) // 2),
-        "size": list_slider("size", sides, size - size % step),
+        "size": list_slider("size", desk.square.sizes, size),
+        "view": toggle("view", VIEWS, view),
     }
+    preprocess = preprocess or getattr(net, "preprocess", None)
+    if preprocess:
+        desk.upload = Upload(preprocess)
+        controls["own"] = desk.upload.control
+    desk.panel = Panel(desk.draw, controls, pointer=desk.point)
+    return desk.panel
 
-    def draw(row: int, column: int, size: int) -> tuple[np.ndarray, str]:
-        row, column = square.inside(row, column, size)
-        return square.pixels(row, column, size), square.describe(row, column, size)
 
-    return Panel(draw, controls)
+class Desk:
+    """What lies under the panel: the image that is looked at now, and its maps as far as they are measured."""
+
+    def __init__(self, net: nn.Module, image: torch.Tensor, **settings):
+        self.net, self.settings, self.panel, self.upload = net, settings, None, None
+        self._look_at(image, **settings)
+
+    def _look_at(self, image: torch.Tensor, **settings) -> None:
+        self.square = Occluder(self.net, image, **settings)
+        self.measuring = Gradually(self._measured, lambda: self.panel.redraw())
+        self.measuring.at_once(self.square.start)
+
+    def _measured(self, size: int) -> Iterator[int]:
+        """How many places the maps of this size have that are measured: few, then all."""
+        for places in (COARSE, self.square.places) if size != self.square.start else (self.square.places,):
+            self.square.maps(size, places)
+            yield places
+
+    def draw(self, row: int, column: int, size: int, view: str, own=()) -> tuple[np.ndarray, str]:
+        """The picture and its words; a photograph that has just been loaded is looked at from now on."""
+        if self.upload and (loaded := self.upload.new(own)) is not None:
+            self._look_at(loaded, **self.settings | {"label": None})  # its own most probable class
+        row, column = self.square.inside(row, column, size)
+        pixels = self.square.pixels(row, column, size, view=view, places=self.measuring(size) or 0)
+        return pixels, self.square.describe(row, column, size)
+
+    def point(self, x: int, y: int, start: tuple[int, int]) -> dict:
+        """Where the pointer puts the square's middle: in any of the pictures, for all of them show the image's places.
+
+        Only the bars show none.
+        """
+        below, across = row_and_column(*start)
+        if (below, across) == (0, 2):
+            return {}
+        x, y = x - across * (SIDE + GAP), y - below * ROW - STRIP
+        row, column = place(x, y, self.square.image.shape[1:], side=SIDE)
+        size = self.panel.controls["size"].value
+        row, column = self.square.inside(int(row) - size // 2, int(column) - size // 2, size)
+        return {"row": row, "column": column}

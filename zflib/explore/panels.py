@@ -15,6 +15,12 @@ from PIL import Image
 
 from .. import show
 
+try:  # a click or a drag in the picture, where this is installed
+    from ipyevents import Event
+except ImportError:
+    Event = None
+
+CURSOR = "<style>.zf-pointer { cursor: crosshair; touch-action: none }</style>"
 FRAMES = 12  # at most, of an animation that is stored
 
 
@@ -26,14 +32,18 @@ class Panel(widgets.VBox):
     `picture`, `words` and `status` are widgets; where no kernel runs, the picture last drawn is shown as it is.
     `frames`: pictures, or values of some controls as dicts, that the stored picture plays one after the other.
     Controls may be moved from any thread: pictures are drawn one after the other, the last one of the last values.
+
+    `pointer(x, y, start)` says what a press or a drag in the picture means: the values of the controls to set, by name.
+    x and y are the column and the row in the pixels of the picture, `start` where the button went down, (x, y). It
+    needs ipyevents; without, the controls do everything.
     """
 
     _ipython_display_ = None  # ipywidgets 7 would display by this and never ask for the picture
 
-    def __init__(self, draw: Callable, controls: Mapping[str, widgets.Widget]):
-        self._draw, self.controls, self._drawn = draw, dict(controls), {}
+    def __init__(self, draw: Callable, controls: Mapping[str, widgets.Widget], *, pointer: Callable | None = None):
+        self._draw, self.controls, self._drawn, self._pointer = draw, dict(controls), {}, pointer
         self.frames: Sequence[np.ndarray | dict] = ()
-        self._lock, self._drawing = threading.RLock(), None  # the thread that draws, if one does
+        self._lock, self._moving = threading.RLock(), None  # the thread that moves controls and then draws, if one does
         self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
         self.words, self.status = widgets.HTML(), widgets.HTML()
         row = widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
@@ -42,6 +52,12 @@ class Panel(widgets.VBox):
         self.add_class("zf-fast")
         for name, control in self.controls.items():
             control.observe(partial(self._follow, name), names="value")
+        if pointer and Event:
+            self.picture.add_class("zf-pointer")
+            self.children = [*self.children, widgets.HTML(CURSOR)]
+            self._presses = _Presses(self.picture, self.point)
+            _hear_at_once(self._presses.event)
+        _hear_at_once(*self.controls.values())
 
     @property
     def values(self) -> dict:
@@ -51,16 +67,34 @@ class Panel(widgets.VBox):
     def redraw(self) -> None:
         """Draw what the controls say; an exception goes to the status line: front ends hide those of callbacks."""
         with self._lock:
-            try:
-                self._show()
-            except Exception as error:
-                message = html.escape(f"{type(error).__name__}: {error}")
-                self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
-            else:
-                self.status.value = ""
+            self._safely(self._show)
+
+    def point(self, x: int, y: int, start: tuple[int, int]) -> None:
+        """What a pointer at column x and row y of the picture does that was pressed at `start`; one picture follows."""
+        with self._lock:
+            self._safely(lambda: self._move(self._pointer(x, y, start)))
+
+    def _move(self, values: Mapping) -> None:
+        before, self._moving = self.values, threading.get_ident()
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._moving = None
+        if self.values != before:
+            self._show()
+
+    def _safely(self, action: Callable) -> None:
+        try:
+            action()
+        except Exception as error:
+            message = html.escape(f"{type(error).__name__}: {error}")
+            self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
+        else:
+            self.status.value = ""
 
     def _follow(self, name: str, change: dict) -> None:
-        if self._drawing == threading.get_ident():  # `draw` itself moved this control, and knows
+        if self._moving == threading.get_ident():  # several move together, or `draw` itself moved one and knows
             self._drawn[name] = change["new"]
             return
         with self._lock:  # another thread may be drawing what the controls said before
@@ -68,14 +102,15 @@ class Panel(widgets.VBox):
                 self.redraw()
 
     def _show(self) -> None:
-        self._drawing, self._drawn = threading.get_ident(), self.values
+        self._moving, self._drawn = threading.get_ident(), self.values
         try:
             drawn = self._draw(**self._drawn)
             self.pixels, self.text = drawn if isinstance(drawn, tuple) else (drawn, "")
             self.picture.value = _encoded(_checked(self.pixels), "JPEG", quality=90, subsampling=0)
             self.words.value = f'<p aria-live="polite" style="margin:0;line-height:1.5">{html.escape(self.text)}</p>'
         finally:
-            self._drawing = None
+            self._moving = None
+            _hear_at_once(*self.controls.values())
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
@@ -92,6 +127,64 @@ class Panel(widgets.VBox):
         with self._lock:
             drawn = [self._draw(**self.values | f) if isinstance(f, dict) else f for f in self.frames]
         return show.animated([pixels[0] if isinstance(pixels, tuple) else pixels for pixels in drawn])
+
+
+def _hear_at_once(*controls: widgets.Widget) -> None:
+    """Let them hear the front end while a cell runs, in the thread (subshell) that JupyterLab keeps for widgets.
+
+    ipykernel 7.4 delivers to a widget where it spoke last itself, which is the cell that made or changed it, and there
+    it waits until the cell is done. Kernels without that memory are left as they are.
+    """
+    for control in controls:
+        if control.comm is not None:  # None once closed
+            vars(control.comm).pop("_reply_subshell_id", None)
+
+
+class _Presses:
+    """Tells `point(x, y, start)` where in the picture the pointer is held, until it is let go or leaves the picture.
+
+    Moves come as the state `xy`, of which a front end sends only the last one when the kernel is slow: no drag lags.
+    """
+
+    def __init__(self, picture: widgets.Image, point: Callable):
+        self._point, self._start = point, None
+        self.event = Event(source=picture, watched_events=list(_HELD), xy_coordinate_system="data", wait=30,
+                           throttle_or_debounce="throttle", prevent_default_action=True)  # fmt: skip
+        self.event.on_dom_event(self._on_event)
+        self.event.observe(self._on_move, names="xy")
+
+    def _on_event(self, event: dict) -> None:
+        touches = event.get("changedTouches")
+        place = touches[0] if touches else event
+        x, y = place["dataX"], place["dataY"]
+        if event["event"] in ("mousedown", "touchstart"):
+            self._start = x, y
+        self._to(x, y)
+        if event["event"] in ("mouseup", "mouseleave", "touchend"):
+            self._start = None
+
+    def _on_move(self, change: dict) -> None:
+        if change["new"]:  # the front end empties it when the picture is shown once more
+            self._to(*change["new"])
+
+    def _to(self, x: int, y: int) -> None:
+        if self._start is not None:
+            self._point(x, y, self._start)
+
+
+_HELD = ("mousedown", "mouseup", "mouseleave", "touchstart", "touchmove", "touchend")
+
+
+class Placing(threading.local):
+    """`with placing:` this thread moves controls itself; whoever watches them can tell it from the learner's moves."""
+
+    now = False
+
+    def __enter__(self) -> None:
+        self.now = True
+
+    def __exit__(self, *error) -> None:
+        self.now = False
 
 
 def _checked(pixels) -> np.ndarray:
@@ -175,3 +268,9 @@ def stepper(frames: Sequence[np.ndarray] | Callable, *, labels: Sequence[str] | 
     steps = range(1, count + 1) if count <= FRAMES else [1 + i * (count - 1) // (FRAMES - 1) for i in range(FRAMES)]
     made.frames = [{"step": step} for step in steps] if count > 1 else ()
     return made
+
+
+def toggle(name: str, values: Sequence[str], start: str) -> widgets.ToggleButtons:
+    """Buttons in a row, of which one is pressed."""
+    narrow = {"button_width": "52px"}
+    return widgets.ToggleButtons(options=list(values), value=start, description=name, style=narrow)

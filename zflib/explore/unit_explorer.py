@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import nn
 
 from .._arguments import check_choice, check_layer, check_net
 from ..data import windows
-from ..studies.units import Units, describe_unit, unit_pixels
-from .panels import Panel, list_slider, slider
+from ..studies.units import COLUMNS, VIEWS, Unit, Units, describe_unit, locate, unit_pixels
+from .ahead import Ahead
+from .panels import Panel, list_slider, slider, toggle
 
 
-def units(net: nn.Module, images=None, *, layers=None, layer: str | None = None, **found) -> Panel:
-    """Figure 2 for every channel: sliders for layer and channel; nine projections, nine patches, the map, the classes.
+def units(
+    net: nn.Module, images=None, *, unit: str | None = None, layers=None, layer: str | None = None, view: str = "calm",
+    **found,
+) -> Panel:  # fmt: skip
+    """Figure 2 for every channel: its six strongest images with its map and field, the patches, the projections.
 
     `images`: a folder of yours, a tensor, an array or a data set, as `find_peaks` takes them; None: windows of the
     shipped photographs. They are searched first, which takes seconds, unless `peaks` of an earlier search or a
     gallery's are given. `labels` (N,) say the classes (indices into net.classes, or `classes`); `preprocess` and
-    `layers` are for networks that are not ours. `layer` is the first one shown, by default the last. Bad input raises
-    ValueError or TypeError.
+    `layers` are for networks that are not ours. `unit` is the first one shown, an address like "conv5:173"; or `layer`
+    says only its layer, by default the last. `view`: how projections are drawn first, "raw", "calm", "lit" or "grey".
+    Bad input raises ValueError or TypeError.
     """
     check_net(net)
-    pixels = windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
-    known = Units(net, pixels, layers=layers, **found)
-    start = check_layer(net, layer) if isinstance(layer, nn.Module) else layer or known.layers[-1]
-    check_choice("layer", start, known.layers)
-    channels = slider("channel", 0, known.channels(start) - 1, 0)
+    check_choice("view", view, VIEWS)
+    known = Units(net, window_pixels(net, images), layers=layers, **found)
+    start, first = first_shown(net, known.counts, unit, layer)
+    ready = Ahead(lambda layer, channel: looked_at(known, layer, channel, COLUMNS))
+    channels = slider("channel", 0, known.channels(start) - 1, first)
 
-    def draw(layer: str, channel: int) -> tuple[np.ndarray, str]:
+    def draw(layer: str, channel: int, view: str) -> tuple[np.ndarray, str]:
         channels.max = last = known.channels(layer) - 1
-        unit = known.unit(layer, min(channel, last))
-        return unit_pixels(unit), describe_unit(unit, known.names(unit))
+        channel = min(channel, last)
+        unit = ready(layer, channel)
+        ready.prepare((layer, near) for near in (channel + 1, channel - 1) if 0 <= near <= last)
+        return unit_pixels(unit, view), describe_unit(unit, known.names(unit))
 
-    return Panel(draw, {"layer": list_slider("layer", known.layers, start), "channel": channels})
+    layers = list_slider("layer", known.layers, start)
+    return Panel(draw, {"layer": layers, "channel": channels, "view": toggle("view", VIEWS, view)})
+
+
+def window_pixels(net: nn.Module, images):
+    """The images themselves, or windows of the shipped photographs for a network that can take them."""
+    return windows(side=net.geometry.resize).pixels if images is None and hasattr(net, "geometry") else images
+
+
+def first_shown(net: nn.Module, counts: Mapping[str, int], unit: str | None, layer) -> tuple[str, int]:
+    """Layer and channel to begin with: those of the address, or the first channel of the layer, by default the last."""
+    if unit is not None:
+        return locate(unit, counts)
+    start = check_layer(net, layer) if isinstance(layer, nn.Module) else layer or list(counts)[-1]
+    check_choice("layer", start, counts)
+    return start, 0
+
+
+def looked_at(known: Units, layer: str, channel: int, count: int) -> Unit:
+    """The unit with its `count` strongest images, projected: what takes long is done."""
+    unit = known.unit(layer, channel, count)
+    _ = unit.projections
+    return unit

@@ -62,6 +62,7 @@ def load_file(path: str | Path) -> ZFNet:
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")  # tensors only, never code
         net.load_state_dict(_real_numbers(state))
         _check_finite(net.state_dict())
+        _check_units(net.state_dict(), net.geometry.resize)
     except Exception as error:
         reason = str(error).removeprefix("Error(s) in loading state_dict for ZFNet:")
         if isinstance(error, pickle.UnpicklingError):  # whose text advises to run its code
@@ -84,6 +85,16 @@ def _real_numbers(state) -> dict[str, torch.Tensor]:
     return {name: value.float() for name, value in state.items()}
 
 
+def _check_units(weights: dict[str, torch.Tensor], side: int) -> None:
+    """ValueError for a mean or a scale in which no image, resized to `side`, can be prepared."""
+    mean, scale = weights["mean"], float(weights["scale"])
+    if mean.shape not in ((3, 1, 1), (3, side, side)):
+        wanted = f"(3,1,1), one value for each colour, or (3,{side},{side}), an image"
+        raise ValueError(f"'mean' has shape {tuple(mean.shape)}, it must be {wanted}")
+    if not scale > 0:
+        raise ValueError(f"'scale' is {scale:g}, it must be above 0: pixels are divided by it")
+
+
 def _pair(path: str | Path) -> tuple[Path, Path]:
     """The files of a network, weights and card; its name may hold dots and may end in .pt."""
     name = Path(path).name.removesuffix(".pt")
@@ -94,7 +105,8 @@ def _from_card(path: Path) -> tuple[ZFNet, str]:
     """The network that a model card describes, still untrained, and the SHA-256 of its weights."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        net = ZFNet(len(card["wnids"]), geometry=Geometry.from_dict(card["geometry"]))
+        with torch.device("cpu"):  # wherever torch makes tensors by default, and in whatever precision
+            net = ZFNet(len(card["wnids"]), geometry=Geometry.from_dict(card["geometry"])).float()
         net.classes, net.wnids, net.card = card["classes"], card["wnids"], card
         if not len(net.classes) == len(net.wnids) == net.num_classes:
             raise ValueError("it must name as many classes as wnids")
@@ -154,6 +166,7 @@ def _check_savable(net: ZFNet) -> None:
         given = f"{len(net.classes)} classes and {len(net.wnids)} wnids"
         raise ValueError(f"net has {given} for {net.num_classes} outputs; set net.classes and net.wnids")
     _check_finite(half(net))
+    _check_units(half(net), net.geometry.resize)
 
 
 def _check_finite(weights: dict[str, torch.Tensor]) -> None:

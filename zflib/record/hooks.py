@@ -98,6 +98,18 @@ def fitting(net: nn.Module, images: torch.Tensor) -> Iterator[None]:
         ) from error
 
 
+def check_hearable(net: nn.Module, path: str) -> None:
+    """Unsupported if the module at `path`, or what it lies in, is compiled by torch.jit and takes no hooks."""
+    names = path.split(".") if path else []
+    for number in range(len(names) + 1):
+        if isinstance(net, torch.jit.ScriptModule):
+            where = f"module {'.'.join(names[:number])!r}" if number else "it"
+            raise Unsupported(
+                f"net: {where} is compiled ({type(net).__name__}); pass the Python module it was made from"
+            )
+        net = getattr(net, names[number]) if number < len(names) else net
+
+
 @contextmanager
 def listening(net: nn.Module, callbacks: Mapping[str, Callable], *, stop: bool = True) -> Iterator[Callable]:
     """run(images): one forward pass in which callbacks[path](output) gets what the module at `path` gives.
@@ -131,6 +143,7 @@ def listening(net: nn.Module, callbacks: Mapping[str, Callable], *, stop: bool =
 
     with Hooks() as hooks:
         for path, callback in callbacks.items():
+            check_hearable(net, path)
             hooks.after(net.get_submodule(path), listener(path, callback))
         yield run
 
@@ -165,6 +178,29 @@ def watched(net: nn.Module, layers: Iterable) -> Iterator[Callable]:
             return {layer: found[path] for layer, path in paths.items()}, scores
 
         yield look
+
+
+def check_steady(net: nn.Module, images: torch.Tensor, paths: Iterable[str], *, whole: bool = True) -> None:
+    """ValueError unless modules, and the network if `whole`, give the same for an image alone and among others.
+
+    But for rounding; looked at is the first of (N,3,H,W) images. A network that draws random numbers, or in which the
+    images of a batch change each other, gives something else.
+    """
+    image, found = images[:1], []
+    with listening(net, dict.fromkeys(paths, found.append), stop=not whole) as run:
+        for some in (image, torch.cat([image, image + 1])):
+            found.append(run(some.clone()))
+    alone, among = found[: len(found) // 2], found[len(found) // 2 :]
+    for one, other in zip(alone, among):
+        if not isinstance(one, torch.Tensor) or not one.is_floating_point() or not one.dim():
+            continue
+        eps = torch.finfo(one.dtype).eps
+        rounding = 10 * eps**0.5 * one.abs().max() + 100 * eps  # a sum may cancel: 0 but for rounding
+        if bool(((one - other[:1]).abs() > rounding).any()):
+            raise ValueError(
+                "net gives other numbers for an image alone than for the same image among others; look for random ones "
+                "(F.dropout without training=self.training) and for sums over the batch"
+            )
 
 
 def _checked(layer: str, out) -> torch.Tensor:

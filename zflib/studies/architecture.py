@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from .._arguments import check_images
 from ..deconv import Deconvnet
 from ..models import ImageClassifier, ZFNet
+from ..record.inputs import check_images
 
 #: Between low, middle and high, in cycles per pixel: wavelengths of 8 and of 3 pixels; the finest grating has 2.
 BANDS = (1 / 8, 1 / 3)

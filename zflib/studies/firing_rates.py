@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._arguments import check_choice, check_images
+from .._arguments import check_choice
 from ..experiments.invariance_curves import check_moves
 from ..experiments.transforms import check_fill, moved
 from ..record.hooks import check_layers, chunks, watched
+from ..record.inputs import check_images
 
 PLACES = ("maximum", "centre")
 

@@ -1,8 +1,9 @@
-"""One channel as Figure 2 shows it: nine projections, nine image patches, and its map over the strongest image."""
+"""One channel as Figure 2 shows it: its strongest images, the patches that it sees in them, and their projections."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -12,16 +13,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import show
-from .._arguments import check_layer
+from .._arguments import check_channels, check_choice, check_layer
 from ..data.image_source import open_source
 from ..deconv import Deconvnet
-from ..deconv.receptive_boxes import receptive_fields
+from ..deconv.receptive_boxes import patches, receptive_fields
 from ..experiments.peaks import find_peaks
 from ..record.hooks import check_layers
-from .gallery import check_labels, crop, images_of
+from .gallery import check_labels, images_of, middle
 
 SIDE = 88  # pixels of one of nine small pictures
-WHOLE = 3 * SIDE + 2 * 4  # of a sheet of nine
+TILE, COLUMNS, GAP = 156, 6, 8  # of the explorers' rows: six pictures in 976 pixels
+#: How a projection may be drawn: as it is; blurred a little and paler; as light on its patch; without colour.
+VIEWS = ("raw", "calm", "lit", "grey")
+LUMINANCE = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+BATCH = 64  # images in one forward pass of `Units.strongest`
 
 
 @dataclass(eq=False)
@@ -41,22 +46,50 @@ class Unit:
     images: torch.Tensor
     boxes: torch.Tensor
 
-    @cached_property
+    @property
+    def address(self) -> str:
+        """What `explore.units(net, unit=…)` takes."""
+        return f"{self.layer}:{self.channel}"
+
+    @property
+    def maps(self) -> torch.Tensor:
+        """(k,h,w): the channel over its images; (k,) of a fully connected layer."""
+        return self._looked[0]
+
+    @property
     def projections(self) -> torch.Tensor:
         """(k,3,h,w) cropped to the receptive field."""
-        positions = self.positions if self.spatial else None
-        whole = Deconvnet(self.net).project(self.images, self.layer, self.channel, positions=positions)
-        return crop(self.net, self.layer, whole.cpu(), self.positions)
+        return self._looked[1]
+
+    @cached_property
+    def _looked(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps and projections from one forward pass; the pass itself is not kept."""
+        deconvnet = Deconvnet(self.net)
+        tape = deconvnet.record(self.images, self.layer)
+        channels = check_channels(self.channel, tape.activations, self.layer)
+        owners, positions = torch.arange(len(channels)).to(channels), self.positions.to(channels)
+        whole = deconvnet.descend(tape, owners, channels, positions)
+        return tape.activations[:, self.channel].clone(), patches(whole.cpu(), self._shown)
 
     @cached_property
     def patches(self) -> torch.Tensor:
         """(k,3,h,w) of the images, grey (0) beyond them."""
-        return crop(self.net, self.layer, self.images, self.positions)
+        return patches(self.images, self._shown)
 
-    @cached_property
+    @property
+    def within(self) -> np.ndarray:
+        """(k,h,w,1) bool: where the patches lie within their images."""
+        inside = patches(torch.ones(len(self.images), 1, *self.images.shape[-2:]), self._shown)
+        return inside.bool().permute(0, 2, 3, 1).numpy()
+
+    @property
+    def _shown(self) -> torch.Tensor:
+        return middle(self.boxes, self.images.shape[-2:])
+
+    @property
     def map(self) -> torch.Tensor:
         """(h,w): the channel over its strongest image; of a fully connected layer one number."""
-        return Deconvnet(self.net).activations(self.images[:1], self.layer)[0, self.channel]
+        return self.maps[0]
 
     @property
     def spatial(self) -> bool:
@@ -87,21 +120,50 @@ class Units:
         if count is not None and last >= count:
             raise ValueError(f"peaks are of other images: they name number {last}, and there are {count} images")
         self.labels = None if labels is None else check_labels(labels, count, self.classes)
-        self.unit = lru_cache(maxsize=64)(self._unit)
+        self.unit, self._fields = lru_cache(maxsize=64)(self._unit), lru_cache(self._fields)
 
     def channels(self, layer: str) -> int:
         """How many the layer has."""
         return len(self.peaks[layer].values)
 
-    def _unit(self, layer: str, channel: int) -> Unit:
+    @property
+    def counts(self) -> dict[str, int]:
+        """Layer -> how many channels it has."""
+        return {layer: self.channels(layer) for layer in self.layers}
+
+    def _unit(self, layer: str, channel: int, count: int | None = None) -> Unit:
+        """The channel with its `count` strongest images, by default with all that were found."""
         peaks = self.peaks[layer]
-        found = (peaks.images[channel] >= 0).nonzero().flatten()  # fewer than nine if there are fewer images
+        found = (peaks.images[channel] >= 0).nonzero().flatten()[:count]  # there may be fewer images
         values, numbers, positions = (
             part[channel, found].cpu() for part in (peaks.values, peaks.images, peaks.positions)
         )
         images = images_of(self.net, self.images, numbers, preprocess=self.preprocess)
-        boxes = receptive_fields(self.net, layer, positions, size=tuple(images.shape[-2:]))
+        boxes = self._fields(layer, tuple(images.shape[-2:]))[channel, found]
         return Unit(self.net, layer, channel, values, numbers, positions, images, boxes)
+
+    def _fields(self, layer: str, size: tuple[int, int]) -> torch.Tensor:
+        """(C,k,4) boxes of all the layer's positions, for images of `size`; of a missing image any box."""
+        return receptive_fields(self.net, layer, self.peaks[layer].positions.cpu().clamp(min=0), size=size)
+
+    def strongest(self, layer: str, channels: range) -> torch.Tensor:
+        """(B,3,h,w): of each of the channels the projection of its strongest image, cropped to its field.
+
+        One forward pass for many images at once: what a wall of tiles needs.
+        """
+        peaks, deconvnet = self.peaks[layer], Deconvnet(self.net)
+        numbers, owners = peaks.images[channels.start : channels.stop, 0].cpu().unique(return_inverse=True)
+        drawn: dict[int, torch.Tensor] = {}
+        for some in torch.arange(len(numbers)).split(BATCH):
+            images = images_of(self.net, self.images, numbers[some], preprocess=self.preprocess)
+            tape = deconvnet.record(images, layer)
+            mine = ((owners >= some[0]) & (owners <= some[-1])).nonzero().flatten()
+            seeds = mine + channels.start
+            where = (owners[mine] - some[0], seeds, peaks.positions[seeds, 0].cpu())
+            whole = deconvnet.descend(tape, *(part.to(tape.activations.device) for part in where)).cpu()
+            boxes = middle(self._fields(layer, tuple(images.shape[-2:]))[seeds, 0], images.shape[-2:])
+            drawn.update(zip(mine.tolist(), patches(whole, boxes)))
+        return torch.stack([drawn[number] for number in range(len(owners))])
 
     def names(self, unit: Unit) -> list[str]:
         """The class, or the file, or nothing known of each of the unit's images."""
@@ -112,9 +174,48 @@ class Units:
         return [path.replace("\\", "/").rpartition("/")[2] for path in paths]
 
 
-def projection_pixels(projection: torch.Tensor, side: int = SIDE) -> np.ndarray:
-    """(side,side,3) uint8 of one cut projection, enlarged smoothly; 99 in 100 of its values fit into the range."""
+def locate(address: str, counts: Mapping[str, int]) -> tuple[str, int]:
+    """Layer and channel of a unit's address like "conv5:173", within `counts` (layer -> channels); else ValueError."""
+    layer, colon, channel = str(address).rpartition(":")
+    if not colon or not channel.isdecimal():
+        raise ValueError(f"unit must be a layer and a channel, like '{next(iter(counts))}:0', got {address!r}")
+    if layer not in counts:
+        raise ValueError(f"unit must be of one of the layers {', '.join(counts)}, got {address!r}")
+    if int(channel) >= counts[layer]:
+        last = counts[layer] - 1
+        raise ValueError(f"unit must be one of the channels 0 to {last} of layer {layer!r}, got {address!r}")
+    return layer, int(channel)
+
+
+def projection_pixels(
+    projection: torch.Tensor, side: int = SIDE, *, view: str = "raw", patch=None, net: nn.Module | None = None
+) -> np.ndarray:
+    """(side,side,3) uint8 of one cut projection, enlarged smoothly; 99 in 100 of its values fit into the range.
+
+    `view` is one of `VIEWS`; "lit" needs the patch of the image, (3,h,w) in the units of `net` or uint8 (h,w,3).
+    """
+    if view == "lit":
+        return show.fit(show.lit(patch, projection, net=net), side, smooth=True)
+    if view == "calm":
+        projection = show.calm(projection)
+    elif view == "grey":
+        projection = (projection * LUMINANCE.to(projection)).sum(dim=0, keepdim=True)
     return show.fit(show.signed_pixels(projection, full=show.limit(projection, 99)), side, smooth=True)
+
+
+def unit_tiles(unit: Unit, view: str, side: int = TILE) -> list[np.ndarray]:
+    """k (side,side,3) uint8 pictures: the unit's projections, drawn as one of `VIEWS` says."""
+    pairs = zip(unit.patches, unit.projections)
+    return [projection_pixels(drawn, side, view=view, patch=patch, net=unit.net) for patch, drawn in pairs]
+
+
+def patch_tiles(unit: Unit, side: int = TILE) -> list[np.ndarray]:
+    """k (side,side,3) uint8 pictures: what the unit sees in its strongest images, beyond them grey."""
+    tiles = []
+    for patch, within in zip(unit.patches, unit.within):
+        pixels = np.where(within, show.image_pixels(patch, unit.net), np.uint8(show.GREY))
+        tiles.append(show.fit(pixels, side, smooth=True))
+    return tiles
 
 
 def nine_pixels(pictures: torch.Tensor, net: nn.Module | None = None, *, side: int = SIDE) -> np.ndarray:
@@ -123,8 +224,13 @@ def nine_pixels(pictures: torch.Tensor, net: nn.Module | None = None, *, side: i
         tiles = [projection_pixels(picture, side) for picture in pictures]
     else:
         tiles = [show.fit(show.image_pixels(picture, net), side, smooth=True) for picture in pictures]
-    blank = np.full((side, side, 3), 255, np.uint8)
-    return show.mosaic(tiles + [blank] * (9 - len(tiles)), columns=3, gap=4)
+    return sheet(tiles, columns=3, rows=3, gap=4)
+
+
+def sheet(tiles: list[np.ndarray], *, columns: int, rows: int = 1, gap: int = GAP) -> np.ndarray:
+    """(H,W,3) uint8: tiles of one size in reading order, white where there are fewer than `columns` times `rows`."""
+    blank = np.full_like(tiles[0], 255)
+    return show.mosaic(tiles + [blank] * (columns * rows - len(tiles)), columns=columns, gap=gap)
 
 
 def spotlight(pixels: np.ndarray, activation_map: torch.Tensor) -> np.ndarray:
@@ -134,23 +240,42 @@ def spotlight(pixels: np.ndarray, activation_map: torch.Tensor) -> np.ndarray:
     return (pixels * (0.5 + 0.5 * light[0, 0, :, :, None].cpu().numpy())).round().astype(np.uint8)
 
 
-def unit_pixels(unit: Unit) -> np.ndarray:
-    """(H,W,3) uint8: nine projections | nine patches | the map as light on the strongest image, the field framed."""
-    image = show.image_pixels(unit.images[0], unit.net)
-    large = show.upscale(image, WHOLE, smooth=True)
-    height, width = image.shape[:2]
-    box = [min(max(edge, 0), end) for edge, end in zip(unit.boxes[0].tolist(), (height, width) * 2)]
-    lit = spotlight(large, unit.map) if unit.spatial else large
-    whole = show.framed(lit, box, scale=WHOLE / max(height, width))
-    sheets = [nine_pixels(unit.projections), nine_pixels(unit.patches, unit.net), show.fit(whole, WHOLE)]
+def whole_tiles(unit: Unit, side: int = TILE) -> list[np.ndarray]:
+    """k (side,side,3) uint8 pictures: the unit's strongest images under the light of its maps, the fields framed."""
+    (height, width), tiles = unit.images.shape[-2:], []
+    for image, light, box in zip(unit.images, unit.maps, unit.boxes.tolist()):
+        large = show.upscale(show.image_pixels(image, unit.net), side, smooth=True)
+        inside = [min(max(edge, 0), end) for edge, end in zip(box, (height, width) * 2)]
+        framed = show.framed(spotlight(large, light), inside, scale=side / max(height, width))
+        tiles.append(show.fit(framed, side))
+    return tiles
+
+
+TITLES = {
+    "raw": "their projections",
+    "calm": "their projections, blurred a little and paler",
+    "lit": "the patches, lit where their projections are strong",
+    "grey": "their projections, brightness only",
+}
+
+
+def unit_pixels(unit: Unit, view: str = "raw") -> np.ndarray:
+    """(H,W,3) uint8, rows of six: the strongest images with map and field, the patches, the projections as `view`.
+
+    A fully connected unit has neither map nor field: two rows.
+    """
+    check_choice("view", view, VIEWS)
     (rows, columns), (top, left, bottom, right) = unit.patches.shape[-2:], unit.boxes[0].tolist()
-    part = "" if (bottom - top, right - left) == (rows, columns) else "middle "  # a field larger than the image
-    titles = [
-        f"{unit.layer}, channel {unit.channel}: projections",
-        f"the patches, {part}{rows}×{columns} pixels",
-        "its map over the strongest",
-    ]
-    return show.beside(sheets, titles)
+    part = "" if (bottom - top, right - left) == (rows, columns) else "the middle of "  # a field larger than the image
+    titles = {f"what the channel sees there: {part}its field, {rows}×{columns} pixels": patch_tiles(unit)}
+    if unit.spatial:
+        titles = {f"{unit.address}, its strongest images, bright where its map is high": whole_tiles(unit)} | titles
+    values = [f"{value:.3g}" for value in unit.values.tolist()]
+    drawn = [show.caption(tile, value, lines=1) for tile, value in zip(unit_tiles(unit, view), values)]
+    titles |= {f"{TITLES[view]}, with the activations": drawn}
+    parts = [show.caption(sheet(tiles[:COLUMNS], columns=COLUMNS), title) for title, tiles in titles.items()]
+    space = np.full((GAP, parts[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([one for part in parts for one in (part, space)][:-1])
 
 
 def describe_unit(unit: Unit, names: list[str]) -> str:
@@ -158,8 +283,8 @@ def describe_unit(unit: Unit, names: list[str]) -> str:
     values = unit.values.tolist()
     words = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in Counter(names).most_common())
     first = (
-        f"Channel {unit.channel} of {unit.layer}: {values[0]:.3g} over its strongest image, {values[-1]:.3g} over the "
-        f"{_ordinal(len(values))}."
+        f"{unit.address}. Channel {unit.channel} of {unit.layer}: {values[0]:.3g} over its strongest image, "
+        f"{values[-1]:.3g} over the {_ordinal(len(values))}."
     )
     silent = " It is silent on all of them." if values[0] <= 0 else ""
     return f"{first}{silent}" + (f" They are: {words}." if words else "")
