@@ -21,8 +21,8 @@ from pathlib import Path
 
 from zflib import _files, data, models
 from zflib._arguments import one_sentence
-from zflib.studies.gallery import alive, mine, save
 from zflib.studies.channel_names import named_channels
+from zflib.studies.gallery import alive, mine, save
 from zflib.train.scoring import check_classes
 
 
