@@ -13,7 +13,7 @@ from ..models.response_norm import ResponseNorm
 from .cases import case, randomised, seeded
 from .verdict import Exercise
 
-SIDE = 240  # pixels of a picture in a check
+SIDE = 200  # pixels of a picture in a check
 
 # --- the notebook's own functions, so that a solution reads as the notebook does --------------------------------------
 
@@ -36,21 +36,26 @@ def go_up(net, image, layer=None):
 
 def keep_one(activations, channel):
     """Zeros but for the strongest activation of one channel."""
-    kept, strongest = torch.zeros_like(activations), activations[:, channel].argmax()
-    kept[:, channel].view(-1)[strongest] = activations[:, channel].max()
+    kept = torch.zeros_like(activations)
+    strongest = activations[0, channel].argmax()  # its position, in reading order
+    kept[0, channel].view(-1)[strongest] = activations[0, channel].max()
     return kept
 
 
 def go_down(signal, records):
     """The signal at the last record's output, brought down to the first one's input."""
     for record in reversed(records):
-        module, size = record["module"], record["input"].shape[-2:]
+        module, size = record["module"], record["input"].shape
         if isinstance(module, nn.MaxPool2d):
-            signal = deconv.unpool(signal, record["switches"], size=size)
+            signal = deconv.unpool(signal, record["switches"], size=size[-2:])
         elif isinstance(module, nn.ReLU):
             signal = deconv.rectify(signal)
         elif isinstance(module, nn.Conv2d):
-            signal = deconv.transposed_filter(signal, module, size=size)
+            signal = deconv.transposed_filter(signal, module, size=size[-2:])
+        elif isinstance(module, nn.Linear):
+            signal = signal @ module.weight
+        elif isinstance(module, nn.Flatten):
+            signal = signal.view(size)
     return signal
 
 
