@@ -13,7 +13,7 @@ from ..models.response_norm import ResponseNorm
 from .cases import case, randomised, seeded
 from .verdict import Exercise
 
-SIDE = 200  # pixels of a picture in a check
+SIDE = 180  # pixels of a picture in a check
 
 # --- the notebook's own functions, so that a solution reads as the notebook does --------------------------------------
 
