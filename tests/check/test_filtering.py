@@ -71,7 +71,9 @@ def test_mistakes_of_size_are_told_apart_and_get_their_sentence():
     assert other.state == check.WRONG and other.message.startswith("your result has shape")
 
 
-@pytest.mark.parametrize("size, kernel, stride, padding", [(12, 4, 3, 0), (224, 7, 2, 1), (223, 7, 2, 1), (14, 3, 1, 1)])
+@pytest.mark.parametrize(
+    "size, kernel, stride, padding", [(12, 4, 3, 0), (224, 7, 2, 1), (223, 7, 2, 1), (14, 3, 1, 1)]
+)
 def test_the_missing_rows_are_what_torch_lacks(size, kernel, stride, padding):
     up = F.conv2d(torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel), None, stride, padding)
     down = F.conv_transpose2d(up, torch.zeros(1, 1, kernel, kernel), None, stride, padding)

@@ -35,7 +35,9 @@ def two_views(kernel: torch.Tensor) -> show.Axes:
     """
     titles = ["the filter", "scatter: the activation in the middle writes to 9 pixels",
               "gather: the pixel in the middle reads from 9 activations"]  # fmt: skip
-    ax = show.matrices([kernel, kernel, kernel.flip(0, 1)], titles=titles, colours="Greys", full=4 * float(kernel.max()))
+    ax = show.matrices(
+        [kernel, kernel, kernel.flip(0, 1)], titles=titles, colours="Greys", full=4 * float(kernel.max())
+    )
     for cell in itertools.product(range(3), repeat=2):
         if cell != (1, 1):
             _arrow(ax, 1, (1, 1), cell, followed=cell == (0, 0))
