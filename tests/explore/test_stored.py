@@ -8,7 +8,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from zflib import explore
+import zflib
+from zflib import data, explore
 
 
 def flat(value: int) -> np.ndarray:
@@ -29,6 +30,15 @@ def test_a_panel_stores_its_picture_or_its_frames():
     assert stored(panel) == [7]
     panel.frames = [{"a": 10}, flat(99), {"a": 30, "b": 0}]
     assert stored(panel) == [17, 99, 30] and panel.controls["a"].value == 0
+
+
+def test_storing_frames_leaves_the_controls_where_they_were():
+    photos = {"cat": data.photo("chelsea"), "cup": data.photo("coffee")}
+    panel = explore.layers(zflib.load("zfnet56"), images=photos, layer="conv5")
+    panel.frames = [{"photo": name} for name in photos]  # the strongest position is another one in each
+    before = panel.values, panel.text
+    stored(panel)
+    assert (panel.values, panel.text) == before and panel.values["strongest"]
 
 
 def test_a_stepper_stores_its_steps_at_most_twelve():

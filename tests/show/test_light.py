@@ -25,6 +25,12 @@ def test_calm_blurs_as_torchvision_does():
     assert torch.allclose(show.calm(values, sigma=1.5, colour=1)[:, 8:-8, 8:-8], blurred[:, 8:-8, 8:-8], atol=1e-5)
 
 
+@pytest.mark.parametrize("side, sigma", [(20, 0.6), (56, 0.6), (300, 2.0)])
+def test_large_projections_are_calmed_over_more_pixels(side, sigma):
+    values = torch.randn(3, 12, side, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(show.calm(values), show.calm(values, sigma=sigma))
+
+
 @pytest.mark.parametrize("sigma", [0.6, 2.0, 5.0])
 def test_the_blur_is_scipys_up_to_the_border(sigma):
     values = np.random.default_rng(0).random((2, 9, 14))

@@ -63,7 +63,7 @@ def test_channel_label():
 def test_a_projection_tile_is_calmed_unless_told_otherwise():
     values = torch.randn(3, 9, 9)
     raw = show.fit(show.signed_pixels(values, full=show.limit(values, 99)), 40, smooth=True)
-    assert np.array_equal(show.projection_tile(values, 40, sigma=None), raw)
+    assert np.array_equal(show.projection_tile(values, 40, raw=True), raw)
     assert show.projection_tile(values, 40).std() != raw.std()
 
 

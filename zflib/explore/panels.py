@@ -125,8 +125,18 @@ class Panel(widgets.VBox):
         if not self.frames:
             return _encoded(self.pixels, "PNG", optimize=True)
         with self._lock:
-            drawn = [self._draw(**self.values | f) if isinstance(f, dict) else f for f in self.frames]
+            drawn = self._frames_drawn()
         return show.animated([pixels[0] if isinstance(pixels, tuple) else pixels for pixels in drawn])
+
+    def _frames_drawn(self) -> list:
+        """What `draw` gives for each frame. The controls that it moves for them move nothing else, and then go back."""
+        self._moving, values = threading.get_ident(), self.values
+        try:
+            drawn = [self._draw(**values | f) if isinstance(f, dict) else f for f in self.frames]
+        finally:
+            self._moving = None
+        self._show()
+        return drawn
 
 
 def _hear_at_once(*controls: widgets.Widget) -> None:

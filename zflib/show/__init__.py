@@ -2,7 +2,7 @@
 
 from .cells import matrices
 from .diagram import machine, machine_steps
-from .drops import drop
+from .drops import drop, drop_pixels
 from .figures import (
     Axes,
     axes_pixels,
@@ -53,6 +53,7 @@ __all__ = [
     "crop_box",
     "difference_png",
     "drop",
+    "drop_pixels",
     "encoded",
     "energy",
     "figure2",

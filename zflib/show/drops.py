@@ -28,26 +28,36 @@ def drop(image, before: float, values, *, corners, size, ax: Axes | None = None,
     frame is the square that takes most; `what` labels the colour bar, and `title` is followed by "0.59 → 0.02".
     """
     picture, lost = image_pixels(image, net), float(before) - torch.as_tensor(as_array(values))
-    if tuple(corners.shape) != (*lost.shape, 2):
-        raise ValueError(
-            f"corners must be {(*lost.shape, 2)} for values {tuple(lost.shape)}, got {tuple(corners.shape)}"
-        )
-    size, full = check_sides("size", size, picture.shape[:2]), float(full or before)
-    colours = LOSS((_spread(lost, corners.cpu(), size, picture.shape[:2]) / full).clip(0, 1))[..., :3]
-    pixels = (_pale(picture)[..., None] * colours * 255).round().astype(np.uint8)
+    full = float(full or before)
+    pixels = drop_pixels(picture, lost, corners=corners, size=size, full=full)
     ax = plt.subplots(figsize=(4.6, 3.9))[1] if ax is None else ax
     height, width = picture.shape[:2]
     ax.imshow(pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
     ax.set_axis_off()
-    _frame(ax, corners.flatten(0, 1)[lost.argmax()].tolist(), size)
+    _frame(ax, corners.flatten(0, 1)[lost.argmax()].tolist(), check_sides("size", size))
     ax.figure.colorbar(ScalarMappable(Normalize(0, full), LOSS), ax=ax, label=what, shrink=0.86)
     change = f"{before:.2f} → {before - float(lost.max()):.2f}"
     ax.set_title(f"{title}: {change}" if title else change)
     return ax
 
 
+def drop_pixels(image, lost, *, corners, size, full: float, net: nn.Module | None = None) -> np.ndarray:
+    """(H,W,3) uint8, SIDE pixels on the longer side: what is lost at each place, 0 white to `full` dark red.
+
+    `lost` and `corners` are maps as in `drop`, over the pale image.
+    """
+    picture, lost = image_pixels(image, net), torch.as_tensor(as_array(lost))
+    if tuple(corners.shape) != (*lost.shape, 2):
+        raise ValueError(
+            f"corners must be {(*lost.shape, 2)} for values {tuple(lost.shape)}, got {tuple(corners.shape)}"
+        )
+    size = check_sides("size", size, picture.shape[:2])
+    colours = LOSS((_spread(lost, corners.cpu(), size, picture.shape[:2]) / full).clip(0, 1))[..., :3]
+    return (_pale(picture)[..., None] * colours * 255).round().astype(np.uint8)
+
+
 def _pale(picture: np.ndarray) -> np.ndarray:
-    """The picture in light greys, from 0.5 to 1, SIDE pixels on its longer side."""
+    """(H,W): the (h,w,3) uint8 picture in light greys, from 0.5 to 1, SIDE pixels on its longer side."""
     grey = upscale(picture, SIDE, smooth=True) @ np.array([0.299, 0.587, 0.114]) / 255
     return 1 - PALE + PALE * grey
 

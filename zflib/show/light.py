@@ -11,13 +11,15 @@ from .._arguments import shape_or_type
 from .pixels import GREY, as_array, image_pixels
 
 
-def calm(projection, *, sigma: float = 0.6, colour: float = 0.35) -> torch.Tensor:
+def calm(projection, *, sigma: float | None = None, colour: float = 0.35) -> torch.Tensor:
     """(3,h,w): the projection blurred by a Gaussian of `sigma` pixels, and each colour moved towards grey.
 
-    `colour` is what is left of each colour's distance from the mean over the colours: 1 keeps them, 0 gives greys.
-    It takes away the coloured fringes of small networks, not the form. Show the raw projection beside it once.
+    By default `sigma` is 0.6, or a 150th of the longer side of a large projection: 1.5 for 227 pixels. `colour` is
+    what is left of each colour's distance from the mean over the colours: 1 keeps them, 0 gives greys. It takes away
+    the coloured fringes of small networks, not the form. Show the raw projection beside it once.
     """
     values = _projection(projection)
+    sigma = max(0.6, max(values.shape) / 150) if sigma is None else sigma
     mean = values.mean(axis=0, keepdims=True)
     return torch.from_numpy(blurred(mean + colour * (values - mean), sigma))
 

@@ -20,12 +20,12 @@ SPACE = 40  # between blocks of tiles
 BEYOND = 235  # where a patch reaches beyond its image
 
 
-def figure2(rows: Sequence, net: nn.Module | None = None, *, across: int = 2, sigma: float | None = 0.6) -> np.ndarray:
+def figure2(rows: Sequence, net: nn.Module | None = None, *, across: int = 2, raw: bool = False) -> np.ndarray:
     """(H,2000,3) uint8: one channel a row, as patches | the same lit | projections, `across` tiles wide each.
 
     Each of `rows` is (label, patches (k,3,h,w) in the units of `net` or uint8 pictures, projections (k,3,h,w)); see
-    `channel_label`. `sigma`: how far projections are calmed, in their own pixels; None draws them raw. On a page two
-    tiles across are 158 pixels wide, three 104. Light grey in a patch is beyond its image: exactly 0 in the tensor.
+    `channel_label`. Projections are calmed unless `raw`. On a page two tiles across are 158 pixels wide, three 104.
+    Light grey in a patch is beyond its image: exactly 0 in the tensor.
     """
     if not rows:
         raise ValueError("rows must be at least one (label, patches, projections), got none")
@@ -36,7 +36,7 @@ def figure2(rows: Sequence, net: nn.Module | None = None, *, across: int = 2, si
         if len(patches) != len(projections) or not len(patches):
             got = f"{len(patches)} and {len(projections)}"
             raise ValueError(f"{label}: patches and projections must be equally many, got {got}")
-        sheets = [mosaic(tiles, columns=across, gap=GAP) for tiles in _three(patches, projections, net, side, sigma)]
+        sheets = [mosaic(tiles, columns=across, gap=GAP) for tiles in _three(patches, projections, net, side, raw)]
         parts += [_line(label, WIDTH), _blocks(sheets)]
     return np.concatenate(parts)
 
@@ -47,19 +47,21 @@ def channel_label(layer: str, channel: int, values) -> str:
     return f"{layer} channel {channel}: {values[0]:.3g} … {values[-1]:.3g}"
 
 
-def projection_tile(projection: torch.Tensor, side: int, *, sigma: float | None = 0.6) -> np.ndarray:
-    """(side,side,3) uint8: one projection, calmed, enlarged smoothly, 99 in 100 of its values within the range."""
-    values = projection if sigma is None else calm(projection, sigma=sigma)
+def projection_tile(
+    projection: torch.Tensor, side: int, *, sigma: float | None = None, raw: bool = False
+) -> np.ndarray:
+    """(side,side,3) uint8: one projection, calmed unless `raw`, enlarged smoothly, 99 in 100 of its values in range."""
+    values = projection if raw else calm(projection, sigma=sigma)
     return fit(signed_pixels(values, full=limit(values, 99)), side, smooth=True, background=GREY)
 
 
-def _three(patches, projections, net, side: int, sigma) -> tuple[list, list, list]:
+def _three(patches, projections, net, side: int, raw: bool) -> tuple[list, list, list]:
     """Tiles of patches, of the same lit, and of projections."""
     pictures = [image_pixels(patch, net) for patch in patches]
     lights = [lit(picture, projection) for picture, projection in zip(pictures, projections)]
     pictures = [_marked(picture, patch) for picture, patch in zip(pictures, patches)]
     photos, lights = ([fit(tile, side, smooth=True) for tile in tiles] for tiles in (pictures, lights))
-    return photos, lights, [projection_tile(projection, side, sigma=sigma) for projection in projections]
+    return photos, lights, [projection_tile(projection, side, raw=raw) for projection in projections]
 
 
 def _marked(picture: np.ndarray, patch) -> np.ndarray:
