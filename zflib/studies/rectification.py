@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..deconv import RULES, Deconvnet
+from ..show import ORANGE, Axes
 
 KINDS = (*RULES, "noise")
 
@@ -18,7 +19,10 @@ def strongest_channels(deconvnet: Deconvnet, image: torch.Tensor, layer: str, *,
 
     `position` is (row, column), by default the middle of the layer's maps.
     """
-    maps = deconvnet.activations(image[None], layer)[0]  # (C,h,w)
+    return _strongest(deconvnet.activations(image[None], layer)[0], count, position)
+
+
+def _strongest(maps: torch.Tensor, count: int, position) -> tuple[torch.Tensor, tuple[int, int]]:
     row, column = position or (maps.shape[1] // 2, maps.shape[2] // 2)
     return maps[:, row, column].topk(count).indices, (row, column)
 
@@ -29,8 +33,10 @@ def same_position(deconvnet: Deconvnet, image: torch.Tensor, layer: str, *, coun
     Photograph, position and switches are the same for all: only the channel tells them apart. See
     `strongest_channels`.
     """
-    channels, position = strongest_channels(deconvnet, image, layer, count=count, position=position)
-    return deconvnet.project(image.expand(count, -1, -1, -1), layer, channels, positions=position)
+    tape = deconvnet.record(image[None], layer)  # once for all channels
+    channels, position = _strongest(tape.activations[0], count, position)
+    positions = torch.tensor([position] * count, device=channels.device)
+    return deconvnet.descend(tape, torch.zeros_like(channels), channels, positions)
 
 
 def own_channel_rises(net: nn.Module, images: torch.Tensor, layer: str, *, count: int = 5, position=None,
@@ -101,3 +107,18 @@ def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
     """The mean of (N,count) values, and its standard error over the N images, each with the mean of its own."""
     means = values.float().mean(dim=1)
     return float(means.mean()), float(means.std() / len(means) ** 0.5)
+
+
+def bars(found: Mapping[str, torch.Tensor], ax: Axes, *, title: str) -> Axes:
+    """A bar for the mean of each kind's (N,count) values, and a dot for each of the N images."""
+    names = []
+    for place, (kind, values) in enumerate(found.items()):
+        mean, error = mean_and_error(values)
+        dots = values.float().mean(dim=1).tolist()
+        ax.bar(place, mean, width=0.7, color="0.82")
+        ax.plot((place + torch.linspace(-0.28, 0.28, len(dots))).tolist(), dots, "o", color=ORANGE, ms=5)
+        names.append(f"{kind}\n{mean:.2f} ± {error:.2f}")
+    ax.set_xticks(range(len(names)), names)
+    ax.tick_params(axis="x", length=0)
+    ax.set(ylim=(-0.03, 1.03), title=title)
+    return ax
