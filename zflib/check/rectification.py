@@ -100,10 +100,10 @@ def two_layers_down(top, second, first, hidden) -> torch.Tensor:
     return deconv.rectify(top @ second) @ first
 
 
-@seeded(29)
+@seeded(3498)  # the largest number is 4, and no two mistakes give the same
 def _two_layers(generator):
     for shapes in (((2, 4), (4, 4), (2, 4)), ((3, 5), (4, 5), (2, 4))):  # square filters first: they can be transposed
-        image, first, second = (torch.randint(-2, 3, shape, generator=generator).float() for shape in shapes)
+        image, first, second = (torch.randint(-1, 2, shape, generator=generator).float() for shape in shapes)
         hidden = (image @ first.T).clamp(min=0)
         yield case((hidden @ second.T).clamp(min=0), second, first, hidden)
 
@@ -163,7 +163,8 @@ BELIEVED = (1, 2, 1)
 
 
 def _said(numbers) -> Callable:
-    return lambda: list(numbers)
+    answer = list(numbers)
+    return lambda: answer
 
 
 class _WhichRule(Exercise):
