@@ -49,12 +49,12 @@ def own_channel_rises(net: nn.Module, images: torch.Tensor, layer: str, *, count
     generator, found = torch.Generator().manual_seed(seed), {kind: [] for kind in KINDS}
     for image in images:
         channels, here = strongest_channels(Deconvnet(net), image, layer, count=count, position=position)
-        for kind in KINDS:
-            if kind == "noise":
-                pictures = torch.randn(count, *image.shape, generator=generator).to(image)
-            else:
-                pictures = same_position(Deconvnet(net, rule=kind), image, layer, count=count, position=here)
-            found[kind].append(_own_rises_most(rises(net, image, layer, channels, here, pictures, share=share)))
+        deconvnets = [Deconvnet(net, rule=rule) for rule in RULES]
+        pictures = [same_position(each, image, layer, count=count, position=here) for each in deconvnets]
+        pictures.append(torch.randn(count, *image.shape, generator=generator).to(image))
+        found_here = rises(net, image, layer, channels, here, torch.cat(pictures), share=share).split(count)
+        for kind, own in zip(KINDS, found_here):
+            found[kind].append(_own_rises_most(own))
     return {kind: torch.stack(rows) for kind, rows in found.items()}
 
 
