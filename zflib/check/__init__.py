@@ -8,7 +8,7 @@ from .filtering import missing_rows, stamps, transposed_filter
 from .invariance import feature_distance, firing_threshold, invariance_score, shift_down
 from .layer_by_layer import agreement, field_box, purity, top_images
 from .occlusion import cheater, finest_stride, pixel_means, slide
-from .rectification import rectify_deconvnet, rectify_gradient, rectify_guided, walk_down, which_rule
+from .rectification import rectify, walk_down, which_rule
 from .start import filter_image, single_activation
 from .training import dropout, renormalise, ten_corners, vote
 from .unpooling import losers, pool_again, unpool
@@ -18,7 +18,7 @@ __all__ = [
     "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "agreement", "band_share", "block_down", "chance",
     "cheater", "cosines", "dead", "dropout", "feature_distance", "field_box", "filter_image", "find_stride",
     "finest_stride", "firing_threshold", "invariance_score", "jumps", "losers", "mask_part", "missing_rows",
-    "pixel_means", "pool_again", "project", "purity", "rectify_deconvnet", "rectify_gradient", "rectify_guided",
-    "renormalise", "shift_down", "sign_distance", "single_activation", "slide", "stamps", "strongest_images",
+    "pixel_means", "pool_again", "project", "purity", "rectify", "renormalise", "shift_down", "sign_distance",
+    "single_activation", "slide", "stamps", "strongest_images",
     "swap_switches", "ten_corners", "top_images", "transposed_filter", "unpool", "vote", "walk_down", "which_rule",
 ]  # fmt: skip
