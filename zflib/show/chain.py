@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._arguments import check_channels, check_image, check_layer, layer_path
+from .._arguments import check_channels, check_layer, layer_path
 from ..deconv.rules import Rules
 from ..record import Tape, record, steps
 from ..record.hooks import plain
+from ..record.inputs import check_image
 
 CONVOLUTIONS = 3  # that are drawn if no layer is named
 DRAWN = (steps.Filter, steps.Rectify, steps.Pool)
