@@ -8,7 +8,7 @@ python -m data.make.gallery squeezenet --photographs imagenet-1000 --channels 12
 --data: the 10,000 validation images of Tiny ImageNet. --photographs: a folder of <wnid>.jpg, one photograph for each of
 ImageNet's 1,000 classes. A file holds, for every channel of every layer, its nine strongest images: values, numbers,
 positions and classes; the projection from the strongest one; and for channels drawn at random (seed 0), and those
-that we named by hand (`zflib.studies.named_channels`), the projections from all nine, or from the first --projected.
+that we named by hand (`zflib.studies.channel_names`), the projections from all nine, or from the first --projected.
 It holds no picture of an image: projections in 8 bits, each with its scale, cropped to receptive fields; those larger
 than --side are averaged down to it.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 
 from zflib import _files, data, models
 from zflib._arguments import one_sentence
+from zflib.studies.channel_names import named_channels
 from zflib.studies.gallery import alive, mine, save
-from zflib.studies.named_channels import named_channels
 from zflib.train.scoring import check_classes
 
 

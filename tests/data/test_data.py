@@ -272,7 +272,7 @@ def test_wrong_arrays():
     assert "0x5" in message(ValueError, data.open_image, Image.new("RGB", (0, 5)))
 
 
-@pytest.mark.parametrize("source", [None, 3, b"\x89PNG"])
+@pytest.mark.parametrize("source", [None, 3, {"pixels": b"\x89PNG"}])
 def test_wrong_types(source):
     text = message(TypeError, data.open_image, source)
     assert text.startswith("source must be a path") and type(source).__name__ in text

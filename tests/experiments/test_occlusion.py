@@ -543,7 +543,8 @@ class Deep(nn.Module):
 
 
 def alive(of: torch.Tensor) -> int:
-    same = [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == of.shape]
+    plain = [t for t in gc.get_objects() if type(t) is torch.Tensor and not t.is_nested]
+    same = [t for t in plain if t.shape == of.shape]
     return len({t.data_ptr() for t in same})
 
 

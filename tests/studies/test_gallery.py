@@ -16,8 +16,8 @@ from zflib.deconv.receptive_boxes import patches
 from zflib.experiments.top_k import Peaks
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import gallery
-from zflib.studies.imagenet_kinds import imagenet_kinds
-from zflib.studies.named_channels import named_channels
+from zflib.studies.channel_names import named_channels
+from zflib.studies.photograph_kinds import imagenet_kinds
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
 

@@ -119,7 +119,7 @@ def looks_elsewhere(nets, images, labels, masks) -> torch.Tensor:
     shares = torch.zeros(len(nets), len(images))
     for n, net in enumerate(nets):
         for i, image in enumerate(images):
-            maps = occlude(net, image, size=4, stride=2, label=int(labels[i]))
+            maps = occlude(net, image, size=4, stride=2, label=int(labels[i]), layer="conv5")
             drop = localisation.to_pixels(
                 maps.before[0] - maps.probability, maps.corners, size=4, shape=image.shape[1:]
             )

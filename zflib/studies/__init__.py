@@ -1,5 +1,5 @@
 """What one notebook measures beyond the experiments, on any network, one file for each."""
 
-# units, gallery, named_channels, imagenet_kinds and naming: 06, Figure 2. light: how much of a lit patch is geometry.
+# units, gallery, channel_names, photograph_kinds and naming: 06, Figure 2. light: how much of a lit patch is geometry.
 # evolution: 07, Figure 4. architecture: 08, Figure 6. localisation: 09, Figure 7.
 # firing_rates: 10, single units under Figure 5's moves. dogs: 11, Table 1.
