@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from ..models import ZFNET, Conv, Geometry, ZFNet
-from ..show import Axes, numbers, photo
+from ..show import Axes, caption, filters, mosaic, numbers, photo, signed_pixels, upscale
 from ..train.recipes import Recipe
 from ..train.scoring import Images
 from ..train.steps import Run, prepare
@@ -51,6 +53,26 @@ def _batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             yield batch
             run.progress.step += 1
         run.progress.epoch, run.progress.step = run.progress.epoch + 1, 0
+
+
+def filter_rows(kept: dict[int, torch.Tensor], channels: Sequence[int]) -> np.ndarray:
+    """(H,W,3) uint8: a row for each step that `watch` kept, its filters large, each at its own contrast."""
+    rows = []
+    for step, weight in kept.items():
+        full = weight.abs().amax(dim=(1, 2, 3))
+        tiles = [upscale(signed_pixels(weight[i], full=float(full[i])), 322) for i in channels]
+        rows.append(caption(mosaic(tiles, columns=len(tiles), gap=12), f"step {step}", size=32))
+    return mosaic(rows, columns=1, gap=16)
+
+
+def draw_progress(
+    axes: Sequence[Axes], conv: nn.Conv2d, curve: Sequence[tuple[int, float]], *, steps: int = 200
+) -> None:
+    """The first layer's filters, and per cent of images named correctly at each (step, per cent) of `curve`."""
+    filters(conv, axes[0], columns=8, title=f"conv1 after {curve[-1][0]} steps")
+    axes[1].plot(*zip(*curve), "o-", lw=2.5, color=COLOURS[0])
+    title = f"unseen scenes named correctly: {curve[-1][1]:.0f} %"
+    axes[1].set(xlim=(-0.03 * steps, 1.03 * steps), ylim=(0, 103), xlabel="step", title=title)
 
 
 # --- ten crops and their vote ----------------------------------------------------------------------------------------
@@ -119,7 +141,7 @@ def draw_looks(ax: Axes, square: torch.Tensor, conv: Conv) -> Axes:
     return ax
 
 
-def draw_network(ax: Axes, geometry: Geometry, *, changed: Sequence[int] = (1, 2)) -> Axes:
+def draw_network(ax: Axes, geometry: Geometry, name: str, *, changed: Sequence[int] = (1, 2)) -> Axes:
     """The network as in the paper's Figure 3, the layers `changed` (from 1) in orange; map sides as square roots."""
     with torch.device("meta"):  # shapes only: no memory for 60 million weights
         sides = iter(ZFNet(geometry=geometry).map_sizes())
@@ -138,6 +160,7 @@ def draw_network(ax: Axes, geometry: Geometry, *, changed: Sequence[int] = (1, 2
         _block(ax, x + 0.1, 0.0, 0.0, SAME, height=1.9 * (units / 4096) ** 0.5)
         ax.text(x + 0.22, -1.25, f"fc{number}\n{units}", ha="center", va="top", fontsize=12)
         x += 0.85
+    ax.set_title(name, loc="left", weight="bold", fontsize=14)
     ax.set(xlim=(-0.2, 12.2), ylim=(-2.3, 1.75), aspect="equal")
     ax.set_axis_off()
     return ax
