@@ -18,7 +18,7 @@ from zflib.train.steps import Run, prepare
 
 @pytest.fixture(scope="module")
 def images():
-    world = scenes.scenes(40, seed=0)
+    world = scenes.scenes(70, seed=0)
     return train.Images(world.pixels.numpy(), world.labels, 56)
 
 
@@ -29,7 +29,7 @@ def test_what_is_watched_is_the_training_that_happens(images):
     assert torch.equal(kept[0], net.conv1.weight)
     net.train()
     run = Run(net, images, training.PLAIN, None)
-    for epoch in range(2):  # 40 images are one batch of 32 an epoch
+    for epoch in range(2):  # 70 images are one batch of 64 an epoch
         run.progress.epoch = epoch
         run.step(*next(iter(run.batches())))
     assert list(kept) == [0, 2] and torch.equal(kept[2], net.conv1.weight)

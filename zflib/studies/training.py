@@ -18,7 +18,7 @@ from ..train.steps import Run, prepare
 
 #: Gradient descent with momentum and nothing else: no schedule, no weight decay, no limit on filters, no dropout.
 PLAIN = Recipe(
-    batch=32, lr=0.02, weight_decay=0.0, dropout=0.0, linear_init="he", batch_norm=True, renormalise=None,
+    batch=64, lr=0.02, weight_decay=0.0, dropout=0.0, linear_init="he", batch_norm=True, renormalise=None,
     per_pixel_mean=False, scale=60.0, mirror=False,
 )  # fmt: skip
 
@@ -39,14 +39,14 @@ def watch(net: ZFNet, images: Images, steps: Sequence[int], recipe: Recipe = PLA
     prepare(net, images, recipe)
     run, kept = Run(net, images, recipe, Path()), {}
     net.train()
-    for step, (inputs, labels) in zip(range(max(steps) + 1), _batches(run)):
+    for step, (inputs, labels) in zip(range(max(steps) + 1), batches(run)):
         if step in steps:
             kept[step] = net.conv1.weight.detach().cpu().clone()
         run.step(inputs, labels)
     return kept
 
 
-def _batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of one epoch after the other."""
     while True:
         for batch in run.batches():
@@ -60,7 +60,7 @@ def filter_rows(kept: dict[int, torch.Tensor], channels: Sequence[int]) -> np.nd
     rows = []
     for step, weight in kept.items():
         full = weight.abs().amax(dim=(1, 2, 3))
-        tiles = [upscale(signed_pixels(weight[i], full=float(full[i])), 322) for i in channels]
+        tiles = [upscale(signed_pixels(weight[i], full=float(full[i])), 322, smooth=True) for i in channels]
         rows.append(caption(mosaic(tiles, columns=len(tiles), gap=12), f"step {step}", size=32))
     return mosaic(rows, columns=1, gap=16)
 
