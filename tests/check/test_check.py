@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import zflib
-from zflib import check, data
+from zflib import check
 from zflib.check import verdict
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
@@ -223,11 +223,3 @@ def test_the_box_is_the_receptive_field():
     position, layers = check.field_box.cases()[0][0]
     field = zflib.receptive_field(zflib.load("zfnet56"), "conv3", position)
     assert check.field_box.target(position, layers).tolist() == list(field)
-
-
-def test_the_ten_places_are_those_of_ten_crop():
-    pixels = torch.arange(40 * 62).view(1, 1, 40, 62)
-    places = check.ten_corners.target(40, 62, 30).tolist()
-    for crop, (top, left, mirrored) in zip(data.ten_crop(pixels, 30)[0], places):
-        part = pixels[0, :, top : top + 30, left : left + 30]
-        assert torch.equal(crop, part.flip(-1) if mirrored else part)
