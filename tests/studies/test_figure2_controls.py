@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zflib
+from zflib import data
 from zflib.experiments.top_k import Peaks
 from zflib.studies import figure2_controls as controls
 from zflib.studies import gallery
@@ -91,3 +92,17 @@ def test_projections_of_one_place_agree_and_the_numbers_are_those_of_the_gallery
     drawn, _ = controls.contour_agreement(units, "conv2", channels)
     expected = gallery.mean_correlation(gallery.edge_maps(units.unit("conv2", int(channels[0])).projections))
     assert float(drawn[0]) == pytest.approx(float(expected))
+
+
+def test_strongest_and_random_are_measured_on_the_same_channels(net):
+    windows = data.windows({"chelsea": data.photo("chelsea")}, sizes=(64,), stride=0.5)
+    found = controls.strongest_and_random(net, windows, "conv2", count=3)
+    assert [len(values) for values in found.values()] == [3] * 4
+    peaks = controls.peaks_at_random(net, windows.pixels, "conv2")
+    living = gallery.sample_channels(zflib.find_peaks(net, windows.pixels, layers=["conv2"])["conv2"], 3, seed=5)
+    drawn, seen = controls.contour_agreement(Units(net, windows.pixels, peaks={"conv2": peaks}), "conv2", living)
+    assert torch.allclose(found["random projections"], drawn) and torch.allclose(found["random patches"], seen)
+
+
+def test_the_mean_and_its_error():
+    assert controls.mean_and_error(torch.tensor([1.0, 2.0, 3.0])) == (2.0, pytest.approx(1 / 3**0.5))

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..data import Windows
 from ..data.image_source import images_of
 from ..data.scenes import Scenes
 from ..deconv.receptive_boxes import receptive_fields
 from ..experiments.peaks import find_peaks
-from ..experiments.top_k import Peaks
-from .gallery import alive, edge_maps, mean_correlation, nearest_part
+from ..experiments.top_k import Peaks, suppress_overlaps
+from .gallery import alive, edge_maps, mean_correlation, nearest_part, sample_channels
 from .units import Units
 
 # --- do the strongest positions lie at parts? -------------------------------------------------------------------------
@@ -99,3 +100,28 @@ def contour_agreement(units: Units, layer: str, channels) -> tuple[torch.Tensor,
     drawn = [mean_correlation(edge_maps(unit.projections)) for unit in found]
     seen = [mean_correlation(edge_maps(unit.patches)) for unit in found]
     return torch.stack(drawn).cpu(), torch.stack(seen).cpu()
+
+
+def strongest_and_random(
+    net: nn.Module, windows: Windows, layer: str, *, count: int = 24, seed: int = 5
+) -> dict[str, torch.Tensor]:
+    """Name -> (n,) `contour_agreement` of channels drawn at random: on their nine strongest windows and on random ones.
+
+    "projections" and "patches" are of the nine strongest that show different places, the names with "random" of
+    `peaks_at_random`. A channel that fewer than nine windows of its pool excite is left out, so n may be below `count`.
+    """
+    found = find_peaks(net, windows.pixels, layers=[layer], k=48)[layer]
+    boxes = receptive_fields(net, layer, found.positions).clamp(0, net.geometry.crop)
+    places = windows.inside(found.images, boxes, crop=net.geometry.crop)
+    nine = suppress_overlaps(found, windows.pictures[found.images], places)
+    control = peaks_at_random(net, windows.pixels, layer)
+    channels = [c for c in sample_channels(nine, count, seed=seed).tolist() if control.images[c].min() >= 0]
+    strongest, random = (Units(net, windows.pixels, peaks={layer: peaks}) for peaks in (nine, control))
+    drawn, seen = contour_agreement(strongest, layer, channels)
+    drawn_control, seen_control = contour_agreement(random, layer, channels)
+    return {"projections": drawn, "random projections": drawn_control, "patches": seen, "random patches": seen_control}
+
+
+def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
+    """The mean of (n,) values and its standard error."""
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
