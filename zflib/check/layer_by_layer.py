@@ -173,12 +173,12 @@ def _draw_places(given, answer, target) -> np.ndarray:
     sets = {"all, strongest first": torch.ones(len(boxes), dtype=torch.bool)}
     sets |= {} if answer is None else {"yours": torch.as_tensor(answer).detach().cpu() > 0.5}
     sets |= {"target": target}
-    photo, pictures = show.image_pixels(data.photo("chelsea")), []
+    photo, pictures = show.image_pixels(data.photo("chelsea").convert("L")), []  # orange on grey
     for kept in sets.values():
         pixels = photo
         for box in boxes[kept].tolist():
             pixels = show.framed(pixels, box)
-        pictures.append(show.upscale(pixels, 380, smooth=True))
+        pictures.append(show.upscale(pixels, 340, smooth=True))
     titles = [f"{name}: {int(kept.sum())}" for name, kept in sets.items()]
     return show.beside(pictures, titles, size=18)
 
