@@ -1,5 +1,6 @@
 """What one notebook measures beyond the experiments, on any network, one file for each."""
 
-# units, gallery, channel_names, photograph_kinds and naming: 06, Figure 2. light: how much of a lit patch is geometry.
+# units, gallery, channel_names, photograph_kinds and naming: 06, Figure 2. figure2_controls and light:
+# what a sceptic asks of it.
 # evolution: 07, Figure 4. architecture: 08, Figure 6. localisation: 09, Figure 7.
 # firing_rates: 10, single units under Figure 5's moves. dogs: 11, Table 1.
