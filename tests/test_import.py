@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torchvision", "scipy", "skimage", "sklearn"}  # each brings a second or more along
 
@@ -53,6 +55,7 @@ def test_threads_wait_passively_unless_you_say_otherwise():
     assert imported(OMP_WAIT_POLICY="ACTIVE")[0] == "ACTIVE", "your own setting wins"
 
 
+@pytest.mark.nightly
 def test_import_costs_little_more_than_torch():
     runs = [imported() for _ in range(3)]  # torch and zflib in one process: a busy machine slows both
     assert all(heavy == [] for *_, heavy in runs)
