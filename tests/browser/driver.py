@@ -42,9 +42,10 @@ FRAMES = """img => {
 }"""
 
 #: Runs that ended: every code cell that is not empty has its number, or none has been waiting for two seconds.
+#: A folded cell shows neither its source nor its number.
 FINISHED = """() => {
   const cells = [...document.querySelectorAll('.jp-CodeCell')]
-    .filter(cell => cell.querySelector('.cm-content').textContent.trim());
+    .filter(cell => cell.querySelector('.cm-content')?.textContent.trim());
   const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent);
   const ran = prompts.filter(text => /\\[\\d+\\]/.test(text));
   if (!ran.length || prompts.some(text => text.includes('*'))) { window.still = 0; return false; }
@@ -54,8 +55,8 @@ FINISHED = """() => {
 #: What the cell before the first one without a number has written: the error that ended the run.
 STOPPED = """() => {
   const cells = [...document.querySelectorAll('.jp-CodeCell')];
-  const number = cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent);
-  const waits = cell => !number(cell) && cell.querySelector('.cm-content').textContent.trim();
+  const number = cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt')?.textContent);
+  const waits = cell => !number(cell) && cell.querySelector('.cm-content')?.textContent.trim();
   const last = cells.filter(number).pop();
   const error = last && last.querySelector("[data-mime-type$='jupyter.error'], [data-mime-type$='jupyter.stderr']");
   return cells.some(waits) || error && /Error|Interrupt/.test(error.textContent)
