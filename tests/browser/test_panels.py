@@ -30,11 +30,12 @@ def test_panels_of_a_notebook(path, ran):
 
 
 def move(panel) -> None:
-    """One step of the panel's first slider, or its first menu if it has none."""
-    before, slider = pixels(panel), panel.get_by_role("slider").first
+    """One step of the panel's first slider, else of its first menu, else a press of its first button."""
+    before, slider, menu = pixels(panel), panel.get_by_role("slider").first, panel.locator("select").first
     if slider.count():
         slider.press(step(slider)[0])
-    else:
-        menu = panel.locator("select").first
+    elif menu.count():
         menu.select_option(index=1 if menu.evaluate("e => e.selectedIndex") == 0 else 0)
+    else:
+        panel.get_by_role("button").first.click()
     wait_until(lambda: pixels(panel) != before)
