@@ -46,8 +46,8 @@ root = next((f for f in folders if (f / "zflib" / "show" / "__init__.py").is_fil
 if root is None and "google.colab" in sys.modules:
     root, address = Path.cwd() / "zflib-course", os.environ.get("ZFLIB_REPOSITORY", "ADDRESS")
     if not address:
-        raise RuntimeError("this copy of the course has no address to fetch zflib from: set os.environ['ZFLIB_REPOSITORY']"
-                           " to one that you trust, or publish it with python notebooks/build.py --repository URL")
+        fix = "set os.environ['ZFLIB_REPOSITORY'] to one that you trust, or run notebooks/build.py --repository URL"
+        raise RuntimeError(f"this copy of the course has no address to fetch zflib from: {fix}, as its publisher")
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, str(root)], check=True)
 if root is None:
     raise ModuleNotFoundError("zflib is not here: open this notebook inside the project's folder, or pip install zflib")
