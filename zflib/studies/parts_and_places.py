@@ -209,18 +209,24 @@ def _example(number: int, turned: Mapping, middle: str, covered: str) -> np.ndar
 
 def draw_four(ax: show.Axes, sets: torch.Tensor, title: str) -> show.Axes:
     """The four kinds of pairs of one layer: (S,2,2) of S sets of faces, their mean in colour, with its spread."""
-    mean, spread = sets.mean(dim=0), sets.std(dim=0)
+    return draw_cells(ax, sets, title, rows=("same\npart", "other\npart"), columns=("same place", "other place"))
+
+
+def draw_cells(ax: show.Axes, sets: torch.Tensor, title: str, *, rows: Sequence, columns: Sequence) -> show.Axes:
+    """(S,R,C) scores against chance: their mean over S sets in colour, the darker the more alike, ± deviation."""
+    mean = sets.mean(dim=0)
     ax.imshow(1 - mean, cmap="Blues", vmin=0, vmax=0.75)
-    for row in range(2):
-        for column in range(2):
-            ink = "white" if mean[row, column] < 0.58 else "black"
-            ax.text(column, row - 0.04, f"{mean[row, column]:.2f}", ha="center", va="center", fontsize=17, color=ink)
-            text = f"± {spread[row, column]:.2f}"
-            ax.text(column, row + 0.27, text, ha="center", va="center", fontsize=10, color=ink)
-    ax.set_xticks([0, 1], ["same place", "other place"])
-    ax.set_yticks([0, 1], ["same\npart", "other\npart"])
-    ax.set_xticks([0.5], minor=True)
-    ax.set_yticks([0.5], minor=True)
+    for row in range(len(rows)):
+        for column in range(len(columns)):
+            here, ink = sets[:, row, column], "white" if mean[row, column] < 0.58 else "black"
+            ax.text(column, row - 0.04, f"{here.mean():.2f}", ha="center", va="center", fontsize=17, color=ink)
+            if len(here) > 1:
+                spread = f"± {here.std():.3f}"
+                ax.text(column, row + 0.27, spread, ha="center", va="center", fontsize=10, color=ink)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xticks([column + 0.5 for column in range(len(columns) - 1)], minor=True)
+    ax.set_yticks([row + 0.5 for row in range(len(rows) - 1)], minor=True)
     ax.grid(which="minor", color="white", lw=4)
     ax.tick_params(which="both", length=0)
     ax.spines[:].set_visible(False)
