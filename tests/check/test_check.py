@@ -194,7 +194,7 @@ def test_the_solution_is_the_packages_source(exercise, capsys):
     assert source.lstrip().startswith("def ") and len(source.splitlines()) <= 30
 
 
-@pytest.mark.parametrize("name", ["cheater", "mask_part", "project", "transposed_filter"])
+@pytest.mark.parametrize("name", ["cheater", "project", "transposed_filter"])
 def test_a_solution_that_is_not_the_target_is_right(name, undrawn):
     assert EXERCISES[name](EXERCISES[name].source).state == check.RIGHT
 
