@@ -1,0 +1,166 @@
+"""What a sceptic asks of Figure 4: is a jump a change of the feature, and would layers settle in this order anyway?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .. import _files, train
+from ..experiments.peaks import find_peaks
+from ..train.recipes import Progress, learning_rate
+from .evolution import changed, filter_agreement, held, last_of, response_agreement
+
+# --- which layers settle first ----------------------------------------------------------------------------------------
+
+
+def walk(recipe: train.Recipe, epochs: Sequence[int], *, start: float = 0.0, steps: int = 60) -> dict[int, float]:
+    """epoch -> expected cosine with its end of a walk without aim, in a space of many dimensions.
+
+    Each of `steps` an epoch goes in a random direction, as far as the recipe's learning rate. `start` is the cosine
+    between the walk's first and last point. With s the share of the squared steps that is done, the cosine is the root
+    of start^2 + (1 - start^2) s: what was there at the start stays, the rest is collected step by step.
+    """
+    places = [Progress(epoch=e, step=s, lr=recipe.lr) for e in range(recipe.epochs) for s in range(steps)]
+    squares = torch.tensor([learning_rate(recipe, place, steps) for place in places]).square()
+    done = torch.cat([torch.zeros(1), squares.cumsum(0) / squares.sum()])[[epoch * steps for epoch in epochs]]
+    return dict(zip(epochs, (start**2 + (1 - start**2) * done).sqrt().tolist()))
+
+
+def rewound(nets: dict[int, nn.Module], layer: str) -> dict[int, nn.Module]:
+    """epoch -> the last network, but with the filters that `layer` had at that epoch; everything below has settled."""
+    found = {}
+    for epoch, net in sorted(nets.items()):
+        found[epoch] = deepcopy(last_of(nets))
+        found[epoch].get_submodule(layer).load_state_dict(net.get_submodule(layer).state_dict())
+    return found
+
+
+def agreements(nets: dict[int, nn.Module], images: torch.Tensor, recipe: train.Recipe) -> dict[str, dict]:
+    """What -> layer -> epoch -> agreement with the last snapshot, of `images` (N,3,H,W) in the networks' units.
+
+    "filters": cosines; "walk": what these would be for a walk that begins and ends where the filters do; "responses":
+    correlations of maps; "alone": the same with all layers below as they are at the end.
+    """
+    layers, first = last_of(nets).conv_names, min(nets)
+    filters = {layer: filter_agreement(nets, layer) for layer in layers}
+    starts = {layer: filters[layer][first] if first == 0 else 0.0 for layer in layers}
+    return {
+        "filters": filters,
+        "walk": {layer: walk(recipe, sorted(nets), start=max(0.0, starts[layer])) for layer in layers},
+        "responses": {layer: response_agreement(nets, images, layer) for layer in layers},
+        "alone": {layer: response_agreement(rewound(nets, layer), images, layer) for layer in layers},
+    }
+
+
+# --- is a jump a change of the feature? -------------------------------------------------------------------------------
+
+
+def alike(views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """((E-1,C) cosine of each of (E,C,3,H,W) projections with the one before, (E-1,C) bool where neither is empty)."""
+    flat = views.flatten(2)
+    lit = flat.norm(dim=2) > 0
+    return F.cosine_similarity(flat[1:], flat[:-1], dim=2), lit[1:] & lit[:-1]
+
+
+def gap(likeness: torch.Tensor, jumped: torch.Tensor, both: torch.Tensor) -> float:
+    """Likeness (E-1,C) where the winner jumped, less where it stayed: within each snapshot, then the snapshots' mean.
+
+    Pooling all snapshots compares early epochs with late ones: early on nearly every winner jumps and every picture
+    changes. NaN if no snapshot has channels of both kinds.
+    """
+    rows = zip(likeness, jumped & both, ~jumped & both)
+    differences = [
+        row[leapt].mean() - row[stayed].mean() for row, leapt, stayed in rows if leapt.any() and stayed.any()
+    ]
+    return float(torch.stack(differences).mean()) if differences else float("nan")
+
+
+def shuffled_gaps(likeness, jumped, both, *, draws: int = 1000, seed: int = 0) -> torch.Tensor:
+    """(draws,) the gap after "jumped" and "stayed" were dealt anew among the channels of each snapshot."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for _ in range(draws):
+        dealt = jumped.clone()
+        for row, some in zip(dealt, both):
+            places = some.nonzero().flatten()
+            row[places] = row[places[torch.randperm(len(places), generator=generator)]]
+        found.append(gap(likeness, dealt, both))
+    return torch.tensor(found)
+
+
+@dataclass
+class JumpTest:
+    """The gap, how many channels jumped and stayed, the standard deviation of shuffled gaps, and p (one-sided)."""
+
+    gap: float
+    jumped: int
+    stayed: int
+    spread: float
+    p: float
+
+
+def jump_test(nets, images: torch.Tensor, layer: str, winners: torch.Tensor, channels: list[int]) -> JumpTest:
+    """Did features whose winner jumped change more? `winners` (E,C) are numbers of `images`, in the networks' units.
+
+    Every channel's last winner is held, so that only the feature changes. p: the share of 1000 deals with a gap as low.
+    """
+    views = held(nets, images[winners[-1, channels]], layer, channels)
+    likeness, both = alike(views)
+    jumped = changed(winners)[1:, channels]
+    found, chance = gap(likeness, jumped, both), shuffled_gaps(likeness, jumped, both)
+    p = float(((chance <= found).sum() + 1) / (len(chance) + 1))
+    return JumpTest(found, int((jumped & both).sum()), int((~jumped & both).sum()), float(chance.std()), p)
+
+
+# --- jumps without learning -------------------------------------------------------------------------------------------
+
+
+def pushed(net: nn.Module, strength: float, generator: torch.Generator) -> nn.Module:
+    """A copy whose conv filters were pushed in random directions, each by `strength` of its own length."""
+    copy = deepcopy(net)
+    for module in copy.modules():
+        if isinstance(module, nn.Conv2d):
+            noise = torch.randn(module.weight.shape, generator=generator).to(module.weight)
+            own, drawn = (w.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1) for w in (module.weight, noise))
+            module.weight.data += strength * own / drawn * noise
+    return copy
+
+
+def kept_class(before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> tuple[int, int]:
+    """(how many of the (C,) winners jumped, how many of these jumps stayed within a class)."""
+    jumped = before != after
+    return int(jumped.sum()), int((labels[before] == labels[after])[jumped].sum())
+
+
+def matched_pushes(
+    start: nn.Module, images, labels: torch.Tensor, jumps: dict[str, int], *, draws: int = 2, seed: int = 0
+) -> dict[str, list[tuple[int, int]]]:
+    """layer -> `kept_class` of each draw of random pushes of `start` that move about jumps[layer] winners.
+
+    The strength is chosen for every layer on its own, among ten from 0.03 to 1.5: the one whose mean count is nearest.
+    """
+    generator, layers = torch.Generator().manual_seed(seed), list(jumps)
+    before, found = _winners(start, images, layers), {layer: [] for layer in layers}
+    for strength in torch.logspace(-1.5, 0.2, 10).tolist():
+        after = [_winners(pushed(start, strength, generator), images, layers) for _ in range(draws)]
+        for layer in layers:
+            found[layer].append([kept_class(before[layer], one[layer], labels) for one in after])
+    return {
+        layer: min(rows, key=lambda row: abs(sum(count for count, _ in row) / draws - jumps[layer]))
+        for layer, rows in found.items()
+    }
+
+
+def _winners(net: nn.Module, images, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+    """layer -> (C,) the number of each channel's strongest image."""
+    return {layer: peaks.images[:, 0] for layer, peaks in find_peaks(net, images, layers=list(layers), k=1).items()}
+
+
+def load_controls() -> dict:
+    """What `python -m data.make.evolution controls` measured: five trainings of the small run, and pushed networks."""
+    return json.loads((_files.SHIPPED / "evolution-controls.json").read_text())
