@@ -13,13 +13,15 @@ from pathlib import Path
 
 import torch
 
-from zflib import _files, data
+from zflib import _files, data, models, train
 from zflib._arguments import one_sentence
 from zflib.data import scenes
 from zflib.experiments import find_peaks
 from zflib.studies import evolution, evolution_controls
 
-SEEDS = 5  # trainings behind the controls
+SEEDS = {"one-cycle": 5, "constant": 3}  # trainings behind the controls, by their schedule
+PUSHED = 3  # of the first: their jumps are compared with those of pushed networks
+EPOCHS = (0, 1, 2, 3, 4, 6, 8, 12)  # of which agreement with the last is measured
 BEFORE = 6  # jumps are counted from this epoch to the last
 
 
@@ -36,8 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _evolve(options: argparse.Namespace) -> None:
-    """Of a shipped network; at epoch 0 it is drawn anew."""
-    nets, generator = evolution.from_the_start(options.name), torch.Generator().manual_seed(0)
+    """Of a shipped network."""
+    nets, generator = models.snapshots(options.name), torch.Generator().manual_seed(0)
     layers, last = {}, evolution.last_of(nets)
     for layer in last.conv_names:
         drawn = torch.randperm(last.get_submodule(layer).out_channels, generator=generator)
@@ -59,28 +61,41 @@ def _small_run(options: argparse.Namespace) -> None:
 
 
 def _controls(options: argparse.Namespace) -> None:
-    """Five trainings at each of two schedules: agreement with the end; and, of the first, jumps against pushes."""
-    found = {
-        "agreements": {"one-cycle": [], "constant": []},
-        "accuracy": {"one-cycle": [], "constant": []},
-        "jumps": [],
-    }
+    """Trainings at each of two schedules: agreement with the end; and, of the first, jumps against pushes."""
+    found = {what: {"one-cycle": [], "constant": []} for what in ("agreements", "accuracy")}
+    found |= {"jumps": [], "jump shares": {}}
     for schedule, agreements in found["agreements"].items():
-        for seed in range(SEEDS):
+        for seed in range(SEEDS[schedule]):
             recipe = evolution.small_recipe(seed, constant=schedule == "constant")
             nets, accuracy = evolution.grow(recipe)
             found["accuracy"][schedule].append(accuracy)
-            agreements.append(_rounded(evolution_controls.agreements(nets, _views(nets), recipe)))
-            if schedule == "one-cycle":
+            some = {epoch: nets[epoch] for epoch in EPOCHS}
+            agreements.append(_rounded(evolution_controls.agreements(some, _views(nets), recipe)))
+            if schedule == "one-cycle" and seed < PUSHED:
                 found["jumps"].append(_jumps(nets, seed))
+            if seed == 0:
+                shares = evolution_controls.jump_shares(nets, evolution.world().pixels)
+                found["jump shares"][schedule] = {layer: [round(x, 4) for x in row] for layer, row in shares.items()}
             print(schedule, seed, accuracy[-1], flush=True)
+    large = models.snapshots("zfnet56")
+    found["zfnet56"] = _rounded(evolution_controls.agreements(large, _windows(large), _recipe(large)))
     _files.write_atomically(options.out, (json.dumps(found) + "\n").encode())
 
 
 def _views(nets: dict) -> torch.Tensor:
-    """(60,3,56,56) scenes that no run was trained on."""
+    """(40,3,56,56) scenes that no run was trained on."""
     last = evolution.last_of(nets)
-    return data.centre_crop(last.normalise(scenes.scenes(60, seed=1).pixels), last.geometry.crop)
+    return data.centre_crop(last.normalise(scenes.scenes(40, seed=1).pixels), last.geometry.crop)
+
+
+def _windows(nets: dict) -> torch.Tensor:
+    """(68,3,56,56) windows of the shipped photographs, at all scales."""
+    last = evolution.last_of(nets)
+    return data.centre_crop(last.normalise(data.windows(sizes=(96, 144, 216), stride=0.5).pixels[::12]), 56)
+
+
+def _recipe(nets: dict) -> train.Recipe:
+    return train.Recipe(**evolution.last_of(nets).card["recipe"])
 
 
 def _rounded(agreements: dict) -> dict:

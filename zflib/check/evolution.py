@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .. import show
-from ..studies.evolution import SmallRun, changed, load_run
+from ..studies.evolution import SmallRun, changed, load_run, named_from
 from .cases import case
 from .verdict import RIGHT, WRONG, Exercise, Verdict, in_numbers
 
@@ -96,7 +96,7 @@ def _luck(picks: list) -> tuple[float, float]:
 
 def _draw_hits(given, picks, targets) -> np.ndarray:
     """Hits by epoch: of a blind draw, of the learner, of the closest races; above them the learner's score."""
-    rows = {"ten drawn blindly": BETS * _jumps().float().mean(dim=1)}
+    rows = {"blind draw": (BETS * _jumps().float().mean(dim=1)).round(decimals=1)}
     title = "channels, of ten, that jump"
     if picks is not None:
         rows |= {"yours": _hits(picks).float(), "the package's": _hits(targets).float()}
@@ -129,21 +129,6 @@ bet_on_jumps = Bets(
 
 
 # --- when a channel could be named ------------------------------------------------------------------------------------
-
-
-def first_named_row(labels: torch.Tensor, enough: int = 7) -> torch.Tensor:
-    """(C,) the first snapshot from which on each channel could be named, -1 if not even the last; labels (E,C,9).
-
-    A channel can be named if at least `enough` of its nine strongest images are of the class that leads at the end.
-    """
-    rows = torch.full((labels.shape[1],), -1)
-    for channel in range(labels.shape[1]):
-        name = labels[-1, channel].mode().values  # the class that leads at the end
-        for row in range(len(labels) - 1, -1, -1):  # from the end backwards, while the name holds
-            if (labels[row, channel] == name).sum() < enough:
-                break
-            rows[channel] = row
-    return rows
 
 
 def _counts(labels: torch.Tensor) -> torch.Tensor:
@@ -189,24 +174,24 @@ def _draw_careers(given, answer, target) -> np.ndarray:
 
 
 first_named = Exercise(
-    "first_named", first_named_row, lambda: list(_careers()),
+    "first_named", named_from, lambda: list(_careers()),
     mistakes={
         "that is the first time; a name that is lost again does not count, it must hold from then on":
             lambda labels, enough=7: torch.where(
                 (_counts(labels)[-1] >= enough), (_counts(labels) >= enough).float().argmax(dim=0), -1),
         "you let any class lead at each snapshot; the name is the class that leads at the end": _leading,
         "a channel without a name at the end gets -1; argmax of a column of zeros is 0":
-            lambda labels, enough=7: first_named_row(labels, enough).clamp(min=0),
+            lambda labels, enough=7: named_from(labels, enough).clamp(min=0),
         "exactly enough is enough: at least, not more than":
-            lambda labels, enough=7: first_named_row(labels, enough + 1),
+            lambda labels, enough=7: named_from(labels, enough + 1),
         "one image is no name: count all nine, not the strongest alone":
             lambda labels, enough=7: _rows(labels[..., 0] == labels[-1].mode(dim=-1).values),
         "that is the last snapshot without the name; the one after it is wanted":
-            lambda labels, enough=7: (first_named_row(labels, enough) - 1).clamp(min=-1),
+            lambda labels, enough=7: (named_from(labels, enough) - 1).clamp(min=-1),
         "nine of nine is more than was asked; use enough":
-            lambda labels, enough=7: first_named_row(labels, 9),
+            lambda labels, enough=7: named_from(labels, 9),
         "these are numbers of epochs counted from 1; give rows of labels, the first is 0":
-            lambda labels, enough=7: first_named_row(labels, enough) + 1,
+            lambda labels, enough=7: named_from(labels, enough) + 1,
     },
     success="the epoch from which on each name holds",
     draw=_draw_careers,

@@ -19,7 +19,6 @@ from ..data.image_source import images_of
 from ..deconv import Deconvnet
 from ..experiments.peaks import find_peaks
 from ..experiments.top_k import Peaks
-from ..train.recipes import initialise
 from ..train.steps import prepare
 
 SCENES = 1000  # what the small run is trained on
@@ -133,6 +132,21 @@ def response_agreement(nets: dict[int, nn.Module], images: torch.Tensor, layer: 
     return {epoch: float((values * final).sum(dim=1).mean()) for epoch, values in responses.items()}
 
 
+def named_from(labels: torch.Tensor, enough: int = 7) -> torch.Tensor:
+    """(C,) the first snapshot from which on each channel could be named, -1 if not even the last; labels (E,C,9).
+
+    A channel can be named if at least `enough` of its nine strongest images are of the class that leads at the end.
+    """
+    rows = torch.full((labels.shape[1],), -1)
+    for channel in range(labels.shape[1]):
+        name = labels[-1, channel].mode().values  # the class that leads at the end
+        for row in range(len(labels) - 1, -1, -1):  # from the end backwards, while the name holds
+            if (labels[row, channel] == name).sum() < enough:
+                break
+            rows[channel] = row
+    return rows
+
+
 def save(evolutions: dict[str, Evolution], path: str | Path, *, network: str = "") -> None:
     """All layers to one compressed .npz, atomically; projections in half precision. `network`: SHA-256 of the last."""
     arrays = {f"{layer}/{name}": value.numpy().astype(np.float16 if name in ("projections", "values") else np.int32)
@@ -162,21 +176,6 @@ def load(name: str) -> dict[str, Evolution]:
         layer, what = key.split("/")
         parts.setdefault(layer, {})[what] = value.float() if value.is_floating_point() else value.long()
     return {layer: Evolution(**values) for layer, values in parts.items()}
-
-
-def from_the_start(name: str) -> dict[int, models.ZFNet]:
-    """`models.snapshots(name)`, and at epoch 0 what its recipe and seed begin with: untrained filters.
-
-    That network was not kept: it is drawn anew, and only those who train on can say that it is the same.
-    """
-    nets = models.snapshots(name)
-    last = last_of(nets)
-    recipe = train.Recipe(**last.card["recipe"] | {"sizes": tuple(last.card["recipe"]["sizes"])})
-    torch.manual_seed(recipe.seed)
-    first = models.ZFNet(0, geometry=last.geometry)
-    initialise(first, recipe)
-    first.mean, first.scale = last.mean.clone(), last.scale.clone()
-    return {0: first.eval(), **nets}
 
 
 # --- a run small enough to keep whole: scenes56 on a thousand scenes, from before its first step to epoch 12 ----------

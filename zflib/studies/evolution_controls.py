@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import _files, train
+from .. import _files, show, train
 from ..experiments.peaks import find_peaks
 from ..train.recipes import Progress, learning_rate
 from .evolution import changed, filter_agreement, held, last_of, response_agreement
@@ -142,11 +142,11 @@ def matched_pushes(
 ) -> dict[str, list[tuple[int, int]]]:
     """layer -> `kept_class` of each draw of random pushes of `start` that move about jumps[layer] winners.
 
-    The strength is chosen for every layer on its own, among ten from 0.03 to 1.5: the one whose mean count is nearest.
+    The strength is chosen for every layer on its own, among eight from 0.05 to 1.6: that of the nearest mean count.
     """
     generator, layers = torch.Generator().manual_seed(seed), list(jumps)
     before, found = _winners(start, images, layers), {layer: [] for layer in layers}
-    for strength in torch.logspace(-1.5, 0.2, 10).tolist():
+    for strength in torch.logspace(-1.3, 0.2, 8).tolist():
         after = [_winners(pushed(start, strength, generator), images, layers) for _ in range(draws)]
         for layer in layers:
             found[layer].append([kept_class(before[layer], one[layer], labels) for one in after])
@@ -161,6 +161,83 @@ def _winners(net: nn.Module, images, layers: Sequence[str]) -> dict[str, torch.T
     return {layer: peaks.images[:, 0] for layer, peaks in find_peaks(net, images, layers=list(layers), k=1).items()}
 
 
+def jump_shares(nets: dict[int, nn.Module], images) -> dict[str, list[float]]:
+    """layer -> share of its channels whose winner is another than at the snapshot before, from the second on."""
+    layers = last_of(nets).conv_names
+    rows = [_winners(net, images, layers) for _, net in sorted(nets.items())]
+    table = {layer: changed(torch.stack([row[layer] for row in rows])) for layer in layers}  # (E,C) each
+    return {layer: jumped[1:].float().mean(dim=1).tolist() for layer, jumped in table.items()}
+
+
 def load_controls() -> dict:
-    """What `python -m data.make.evolution controls` measured: five trainings of the small run, and pushed networks."""
+    """What `python -m data.make.evolution controls` measured: more small runs, and pushed networks."""
     return json.loads((_files.SHIPPED / "evolution-controls.json").read_text())
+
+
+# --- drawn ------------------------------------------------------------------------------------------------------------
+
+#: What is measured in the figure of the layers' order, how it is drawn, and its words there.
+LINES = {
+    "alone": ("s-", "#d55e00", "maps, with all layers below\nas they are at the end"),
+    "responses": ("o-", "black", "maps, as they are"),
+    "filters": ("^-", "#0072b2", "filters"),
+    "walk": ("v:", "#0072b2", "filters of a walk\nwithout aim"),
+}
+#: Who is asked whether jumps stay within a class.
+JUMPERS = {
+    "trained": ("o", "black", "training"),
+    "pushed": ("s", "#d55e00", "the same network, pushed at random"),
+    "untrained, pushed": ("^", "#0072b2", "an untrained network, pushed"),
+}
+
+
+def shades(count: int) -> list[tuple]:
+    """So many colours from dark to light: the first layer is the darkest."""
+    return [(0.1 + 0.16 * i, 0.05 + 0.17 * i, 0.35 + 0.08 * i) for i in range(count)]
+
+
+def draw_by_layer(ax: show.Axes, curves: Mapping[str, Sequence[float]], epochs: Sequence[int], **words) -> show.Axes:
+    """A line for each layer over the epochs, dark for the first layer; the layers' names stand beside their lines."""
+    for (layer, curve), colour in zip(curves.items(), shades(len(curves))):
+        ax.plot(epochs, curve, "o-", color=colour, label=layer, markersize=4)
+    ax.set(xlabel="epoch", ylim=(0, 1.04), **words)
+    return ax
+
+
+def draw_rate(ax: show.Axes, recipe: train.Recipe) -> show.Axes:
+    """The learning rate over the epochs, as a grey hill behind the curves; its peak is as high as the axes."""
+    steps = 20
+    places = [Progress(epoch=e, step=s, lr=recipe.lr) for e in range(recipe.epochs) for s in range(steps)]
+    rates = [learning_rate(recipe, place, steps) for place in places]
+    times = [place.epoch + place.step / steps for place in places]
+    ax.fill_between(times, [rate / max(rates) for rate in rates], color="#e4e7ea", zorder=0)
+    return ax
+
+
+def draw_order(ax: show.Axes, runs: Sequence[Mapping], epoch: int) -> show.Axes:
+    """Agreement with the end at one epoch, over the layers: the mean of several `agreements`, and their spread."""
+    for what, (line, colour, words) in LINES.items():
+        values = torch.tensor([[curve[str(epoch)] for curve in run[what].values()] for run in runs])  # (R,L)
+        error = values.std(dim=0).tolist() if len(runs) > 1 else None
+        ax.errorbar(list(runs[0][what]), values.mean(dim=0).tolist(), error, fmt=line, color=colour, capsize=3,
+                    label=words)  # fmt: skip
+    ax.set(ylim=(0, 1.04), ylabel="agreement with the last epoch")
+    return ax
+
+
+def draw_kept_class(ax: show.Axes, jumps: Sequence[Mapping]) -> show.Axes:
+    """Of the jumps of trained and of pushed networks, the share that stayed within a class, and its standard error."""
+    for shift, (who, (marker, colour, words)) in zip((-0.12, 0, 0.12), JUMPERS.items()):
+        for place, layer in enumerate(jumps[0][who]):
+            counts = torch.tensor([pair for run in jumps for pair in run[who][layer]]).sum(dim=0)  # jumps, within
+            share = float(counts[1] / counts[0])
+            error = (share * (1 - share) / float(counts[0])) ** 0.5
+            ax.errorbar(place + shift, share, error, fmt=marker, color=colour, capsize=3,
+                        label=words if place == 0 else None)  # fmt: skip
+    counts = [sum(run["trained"][layer][0][0] for run in jumps) for layer in jumps[0]["trained"]]
+    ticks = [f"{layer}\n{count} jumps" for layer, count in zip(jumps[0]["trained"], counts)]
+    ax.set_xticks(range(len(ticks)), ticks)
+    ax.axhline(0.1, color="grey", ls=":")
+    ax.text(len(ticks) - 0.55, 0.11, "any two scenes", ha="right", color="grey")
+    ax.set(ylim=(0, 1.04), ylabel="jumps within a class")
+    return ax
