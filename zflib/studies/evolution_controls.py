@@ -19,6 +19,12 @@ from .evolution import changed, filter_agreement, held, last_of, response_agreem
 # --- which layers settle first ----------------------------------------------------------------------------------------
 
 
+def rate(recipe: train.Recipe, time: float) -> float:
+    """The learning rate after `time` epochs; a schedule that waits for plateaus meets none."""
+    step = round(time * 1000)
+    return learning_rate(recipe, Progress(epoch=step // 1000, step=step % 1000, lr=recipe.lr), 1000)
+
+
 def walk(recipe: train.Recipe, epochs: Sequence[int], *, start: float = 0.0, steps: int = 60) -> dict[int, float]:
     """epoch -> expected cosine with its end of a walk without aim, in a space of many dimensions.
 
@@ -26,8 +32,7 @@ def walk(recipe: train.Recipe, epochs: Sequence[int], *, start: float = 0.0, ste
     between the walk's first and last point. With s the share of the squared steps that is done, the cosine is the root
     of start^2 + (1 - start^2) s: what was there at the start stays, the rest is collected step by step.
     """
-    places = [Progress(epoch=e, step=s, lr=recipe.lr) for e in range(recipe.epochs) for s in range(steps)]
-    squares = torch.tensor([learning_rate(recipe, place, steps) for place in places]).square()
+    squares = torch.tensor([rate(recipe, step / steps) for step in range(recipe.epochs * steps)]).square()
     done = torch.cat([torch.zeros(1), squares.cumsum(0) / squares.sum()])[[epoch * steps for epoch in epochs]]
     return dict(zip(epochs, (start**2 + (1 - start**2) * done).sqrt().tolist()))
 
@@ -102,6 +107,11 @@ class JumpTest:
     stayed: int
     spread: float
     p: float
+
+    def words(self) -> str:
+        """All of it in one line."""
+        chance, counts = f"shuffled ± {self.spread:.3f}", f"{self.jumped} jumped, {self.stayed} stayed"
+        return f"likeness {self.gap:+.3f} where the winner jumped ({chance}), p = {self.p:.3f}; {counts}"
 
 
 def jump_test(nets, images: torch.Tensor, layer: str, winners: torch.Tensor, channels: list[int]) -> JumpTest:
@@ -206,11 +216,9 @@ def draw_by_layer(ax: show.Axes, curves: Mapping[str, Sequence[float]], epochs: 
 
 def draw_rate(ax: show.Axes, recipe: train.Recipe) -> show.Axes:
     """The learning rate over the epochs, as a grey hill behind the curves; its peak is as high as the axes."""
-    steps = 20
-    places = [Progress(epoch=e, step=s, lr=recipe.lr) for e in range(recipe.epochs) for s in range(steps)]
-    rates = [learning_rate(recipe, place, steps) for place in places]
-    times = [place.epoch + place.step / steps for place in places]
-    ax.fill_between(times, [rate / max(rates) for rate in rates], color="#e4e7ea", zorder=0)
+    times = [step / 20 for step in range(20 * recipe.epochs + 1)]
+    rates = [rate(recipe, time) for time in times]
+    ax.fill_between(times, [one / max(rates) for one in rates], color="#e4e7ea", zorder=0)
     return ax
 
 
@@ -222,6 +230,35 @@ def draw_order(ax: show.Axes, runs: Sequence[Mapping], epoch: int) -> show.Axes:
         ax.errorbar(list(runs[0][what]), values.mean(dim=0).tolist(), error, fmt=line, color=colour, capsize=3,
                     label=words)  # fmt: skip
     ax.set(ylim=(0, 1.04), ylabel="agreement with the last epoch")
+    return ax
+
+
+def draw_settling(ax: show.Axes, runs: Sequence[Mapping], what: str) -> show.Axes:
+    """Agreement with the end over the epochs, the mean of several `agreements`: a line for each layer, dark at conv1.
+
+    With "filters" the walk of each layer, dotted.
+    """
+    epochs = [int(epoch) for epoch in next(iter(runs[0][what].values()))]
+    for layer, colour in zip(runs[0][what], shades(len(runs[0][what]))):
+        mean = torch.tensor([list(run[what][layer].values()) for run in runs]).mean(dim=0)
+        ax.plot(epochs, mean.tolist(), "o-", color=colour, label=layer, markersize=4)
+        if what == "filters":
+            line = torch.tensor([list(run["walk"][layer].values()) for run in runs]).mean(dim=0)
+            ax.plot(epochs, line.tolist(), ":", color=colour)
+    ax.set(xlabel="epoch", ylabel="agreement with the end", ylim=(0, 1.04))
+    return ax
+
+
+def draw_gaps(ax: show.Axes, tests: Mapping[str, JumpTest]) -> show.Axes:
+    """The gap of each layer, with its p, over the range of 95 in 100 shuffled gaps in grey."""
+    for place, test in enumerate(tests.values()):
+        reach = 1.96 * test.spread
+        ax.plot([place, place], [-reach, reach], color="#c9ced4", lw=14, solid_capstyle="butt")
+        ax.plot(place, test.gap, "o", color="black")
+        ax.text(place + 0.12, test.gap, f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001", va="center")
+    ax.axhline(0, color="grey", lw=1)
+    ax.set_xticks(range(len(tests)), list(tests))
+    ax.set(ylabel="likeness: jumped less stayed", xlim=(-0.5, len(tests) - 0.2))
     return ax
 
 
