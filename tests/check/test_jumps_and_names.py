@@ -39,11 +39,13 @@ def test_luck_is_that_of_drawing_from_the_same_layers():
     assert luck < 1e-6 and float(totals.max()) < int(exercises._hits(picks).sum())
 
 
-def test_channels_that_jumped_before_beat_chance_too():
+def test_higher_layers_jump_more_and_that_alone_is_no_skill():
     def by_history(values, images):
         return evolution.changed(images[..., 0]).sum(dim=0).topk(10).indices
 
-    assert check.bet_on_jumps(by_history).state == check.RIGHT
+    expected, _ = exercises._luck(answers(by_history))
+    assert expected > 80 * float(exercises._jumps().float().mean())  # its layers jump more often than the others
+    assert check.bet_on_jumps(by_history).state == check.WRONG
 
 
 @pytest.mark.parametrize("pick, sentence", [
