@@ -9,6 +9,7 @@ from .invariance import feature_distance, firing_threshold, invariance_score, sh
 from .layer_by_layer import different_places, field_box, top_images
 from .occlusion import cheater, finest_stride, pixel_means, slide
 from .rectification import rectify, walk_down, which_rule
+from .score_sheet import progress, report
 from .start import filter_image, single_activation
 from .training import descend, dropout, renormalise, vote
 from .unpooling import losers, pool_again, unpool
@@ -18,7 +19,7 @@ __all__ = [
     "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "bet_on_jumps", "block_down", "chance",
     "cheater", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
     "find_stride", "finest_stride", "firing_threshold", "first_named", "invariance_score", "losers", "mask_part",
-    "missing_rows", "pixel_means", "pool_again", "project", "rectify", "renormalise", "shift_down", "sign_distance",
-    "single_activation", "slide", "stamps", "swap_switches", "top_images", "transposed_filter", "unpool", "vote",
-    "walk_down", "which_rule",
+    "missing_rows", "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report",
+    "shift_down", "sign_distance", "single_activation", "slide", "stamps", "swap_switches", "top_images",
+    "transposed_filter", "unpool", "vote", "walk_down", "which_rule",
 ]  # fmt: skip
