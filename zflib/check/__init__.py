@@ -3,7 +3,7 @@
 from .architecture import band_share, dead, find_stride
 from .correspondence import chance, sign_distance, without_parts
 from .deconvnet import block_down, project, swap_switches
-from .evolution import cosines, jumps, strongest_images
+from .evolution import bet_on_jumps, first_named
 from .filtering import missing_rows, stamps, transposed_filter
 from .invariance import feature_distance, firing_threshold, invariance_score, shift_down
 from .layer_by_layer import different_places, field_box, top_images
@@ -16,10 +16,10 @@ from .unpooling import losers, pool_again, unpool
 from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict
 
 __all__ = [
-    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "block_down", "chance", "cheater",
-    "cosines", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
-    "find_stride", "finest_stride", "firing_threshold", "invariance_score", "jumps", "losers", "missing_rows",
+    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "bet_on_jumps", "block_down", "chance",
+    "cheater", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
+    "find_stride", "finest_stride", "firing_threshold", "first_named", "invariance_score", "losers", "missing_rows",
     "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "shift_down",
-    "sign_distance", "single_activation", "slide", "stamps", "strongest_images", "swap_switches", "top_images",
-    "transposed_filter", "unpool", "vote", "walk_down", "which_rule", "without_parts",
+    "sign_distance", "single_activation", "slide", "stamps", "swap_switches", "top_images", "transposed_filter",
+    "unpool", "vote", "walk_down", "which_rule", "without_parts",
 ]  # fmt: skip
