@@ -98,10 +98,13 @@ def frequency_shares(weight: torch.Tensor) -> torch.Tensor:
     return torch.stack([band_share(weight.detach().float(), *band) for band in bands], dim=1)
 
 
-def resized(weight: torch.Tensor, side: int) -> torch.Tensor:
-    """(C,3,side,side): the same (C,3,k,k) filters at another width: the same pattern on more or fewer pixels."""
+def resized(weight: torch.Tensor, side: int, *, mode: str = "bicubic") -> torch.Tensor:
+    """(C,3,side,side): the same (C,3,k,k) filters at another width: the same pattern on more or fewer pixels.
+
+    `mode`: "bicubic" or "bilinear".
+    """
     shrinks = side < weight.shape[-1]  # then smooth first, so that fine waves do not turn into slow ones
-    return F.interpolate(weight.detach(), size=(side, side), mode="bicubic", antialias=shrinks)
+    return F.interpolate(weight.detach(), size=(side, side), mode=mode, antialias=shrinks)
 
 
 def lattices(weight: torch.Tensor) -> torch.Tensor:

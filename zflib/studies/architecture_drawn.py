@@ -18,7 +18,7 @@ from . import architecture
 COLOURS = {"alexnet56": "#d55e00", "zfnet56": "#0072b2"}  # told apart by the colour-blind
 BANDS = {"low": "#3b6fb6", "middle": "#e69f00", "high": "#9aa5b1"}
 SILENT, PALE = "#555555", "#9aa5b1"
-TALL, WIDE, STEPS = 21, 46, 12  # pixels of the picture with the bar, and its places, each a pixel further right
+TALL, WIDE, STEPS = 27, 46, 12  # pixels of the picture with the bar, and its places, each a pixel further right
 
 
 # --- a moving bar ----------------------------------------------------------------------------------------------------
@@ -45,12 +45,12 @@ def moving_frames(conv: nn.Conv2d, channel: int, *, strides: tuple[int, int] = (
     maps = {stride: seen(conv, channel, images, stride) for stride in strides}
     frames = []
     for shift in range(len(images)):
-        figure = plt.figure(figsize=(12.5, 5.6), layout="none")  # placed by hand: many frames, the same places
+        figure = plt.figure(figsize=(12.5, 5.5), layout="none")  # placed by hand: many frames, the same places
         for left, (stride, values) in zip((0.06, 0.55), maps.items()):
-            above = figure.add_axes((left, 0.42, 0.44, 0.52))
+            above = figure.add_axes((left, 0.42, 0.44, 0.51))
             draw_grid(above, images[shift], values[shift], conv.kernel_size[0], stride, full=float(values.max()))
             above.set_title(f"stride {stride}: one dot every {stride} pixels", fontsize=15)
-            below = figure.add_axes((left, 0.11, 0.44, 0.3))
+            below = figure.add_axes((left, 0.12, 0.44, 0.27))
             draw_energy(below, values.square().sum(dim=(1, 2)), shift)
         frames.append(show.axes_pixels(figure))
     return frames
@@ -92,48 +92,72 @@ def draw_strides(ax: Axes, scores: Mapping[str, Mapping[int, torch.Tensor]]) -> 
     strides = list(next(iter(scores.values())))
     for place, (name, by_stride) in enumerate(scores.items()):
         for at, stride in enumerate(strides):
-            values, x = by_stride[stride].cpu(), at + 0.42 * place - 0.21
-            generator = torch.Generator().manual_seed(at)
-            spread = 0.2 * (torch.rand(len(values), generator=generator) - 0.5)
-            ax.scatter(x - 0.06 + spread, values, s=14, color=COLOURS[name], alpha=0.45, linewidths=0)
+            values, x = by_stride[stride].cpu(), at + 0.48 * place - 0.32
+            spread = 0.16 * (torch.rand(len(values), generator=torch.Generator().manual_seed(at)) - 0.5)
+            ax.scatter(x + spread, values, s=14, color=COLOURS[name], alpha=0.45, linewidths=0)
             mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
-            ax.plot([x - 0.18, x + 0.06], [mean, mean], color="black", lw=2.5)
-            ax.text(x + 0.07, mean, f"{mean:.3f}\n± {error:.3f}", va="center", fontsize=11)
-        ax.text(0.42 * place - 0.27, 0.35, f"filters of\n{name}", color=COLOURS[name], ha="center", fontsize=12)
+            ax.plot([x - 0.11, x + 0.11], [mean, mean], color="black", lw=2.5)
+            ax.text(x + 0.125, mean, f"{mean:.3f}\n± {error:.3f}", va="center", fontsize=11)
+        ax.text(0.48 * place - 0.32, 0.35, f"filters of\n{name}", color=COLOURS[name], ha="center", fontsize=12)
     ticks = (0.02, 0.05, 0.1, 0.2, 0.5)
-    ax.set(yscale="log", ylabel="flicker of a filter", xlim=(-0.5, len(strides) - 0.35))
+    ax.set(yscale="log", ylabel="flicker of a filter", xlim=(-0.5, len(strides) - 0.5))
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set_xticks(range(len(strides)), [f"stride {stride}" for stride in strides], fontsize=12)
+    ax.set_xticks([at - 0.08 for at in range(len(strides))], [f"stride {stride}" for stride in strides], fontsize=12)
     return ax
 
 
 # --- frequencies -----------------------------------------------------------------------------------------------------
 
 
-def draw_shares(ax: Axes, rows: Mapping[str, torch.Tensor]) -> Axes:
-    """A bar for each of `rows` {words: (C,3) shares}: its mean low, middle and high share with their errors."""
-    for at, shares in enumerate(rows.values()):
-        left, errors = 0.0, shares.std(dim=0) / len(shares) ** 0.5
-        for band, share, error in zip(BANDS, shares.mean(dim=0).tolist(), errors.tolist()):
-            ax.barh(at, share, left=left, color=BANDS[band], height=0.7)
-            text = f"{share:.2f}" if share < 0.12 else f"{share:.2f} ± {error:.2f}"
-            ink = "black" if band == "middle" or band == "high" else "white"
-            if share > 0.015:
-                ax.text(left + share / 2, at, text, ha="center", va="center", color=ink, fontsize=12)
-            left += share
-    first = next(iter(rows.values())).mean(dim=0).tolist()
-    middles = (first[0] / 2, first[0] + first[1] / 2, first[0] + first[1] + first[2] / 2)
-    for band, x in zip(BANDS, middles):
-        ax.text(x, -0.5, band, ha="center", va="bottom", fontsize=12, weight="bold")
-    ax.set_yticks(range(len(rows)), list(rows), fontsize=12)
-    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.8), xlabel="share of the filters' energy")
+def draw_shares(ax: Axes, pairs: Sequence[Mapping[str, torch.Tensor]]) -> Axes:
+    """A bar for each {words: (C,3) shares}, pair by pair: the mean low, middle and high share with their errors."""
+    places, labels = [], []
+    for number, pair in enumerate(pairs):
+        for at, (words, shares) in enumerate(pair.items()):
+            places.append(at + 2.6 * number)
+            labels.append(words)
+            _share_bar(ax, places[-1], shares)
+    left = 0.0
+    for band, share in zip(BANDS, next(iter(pairs[0].values())).mean(dim=0).tolist()):
+        ax.text(left + share / 2, -0.45, band, ha="center", va="bottom", fontsize=13, weight="bold")
+        left += share
+    ax.set_yticks(places, labels, fontsize=12)
+    ax.set(xlim=(0, 1), ylim=(places[-1] + 0.5, -0.9), xlabel="share of the filters' energy")
     return ax
+
+
+def _share_bar(ax: Axes, at: float, shares: torch.Tensor) -> None:
+    """One bar of three pieces, each with its number; those of less than 4 % have no room for one."""
+    left, errors = 0.0, shares.std(dim=0) / len(shares) ** 0.5
+    for band, share, error in zip(BANDS, shares.mean(dim=0).tolist(), errors.tolist()):
+        ax.barh(at, share, left=left, color=BANDS[band], height=0.8)
+        ink = "white" if band == "low" else "black"
+        if share >= 0.04:
+            ax.text(
+                left + share / 2, at, f"{share:.2f} ± {error:.2f}", ha="center", va="center", color=ink, fontsize=12
+            )
+        left += share
+
+
+def net_of_blocks(
+    whole: torch.Tensor, thinned: torch.Tensor, channels: Sequence[int], captions: Sequence[str]
+) -> np.ndarray:
+    """(H,2000,3) uint8: some projections of (C,3,H,W) above, the same without some filters below, one contrast each."""
+    tiles = []
+    for sheet in (whole, thinned):
+        for channel in channels:
+            rows, columns = whole[channel].abs().sum(dim=0).nonzero().T  # what its field covers
+            box = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+            full = show.limit(show.crop_box(whole[channel], box), 99)
+            pixels = show.signed_pixels(show.crop_box(sheet[channel], box), full=full)
+            tiles.append(show.fit(pixels, 488, smooth=True))
+    return show.poster(tiles, captions, columns=len(channels))
 
 
 def draw_profiles(ax: Axes, curves: Mapping[str, torch.Tensor], *, size: int = 56) -> Axes:
     """`architecture.profile` of several sheets of projections, each named on its line; waves of 3 pixels are shaded."""
-    styles = (("#d55e00", "-", 20, 1.25), ("#d55e00", ":", 19, 0.62), ("#666666", "--", 14, 1.15))
+    styles = (("#d55e00", "-", 23, 1.25), ("#d55e00", ":", 22, 0.62), ("#666666", "--", 14, 1.15))
     ax.axvspan(17.5 / size, 20.5 / size, color="#f3e6d8", zorder=0)
     for (name, curve), (colour, line, at, factor) in zip(curves.items(), styles):
         ax.semilogy(np.arange(len(curve)) / size, curve.cpu(), line, color=colour, lw=2.5)
@@ -166,31 +190,30 @@ def draw_trainings(ax: Axes, found: Sequence[architecture.Trainings]) -> Axes:
 # --- one filter, seen from all sides ---------------------------------------------------------------------------------
 
 
-def shifted_view(net, channel: int, stride: int, shift: int, square: torch.Tensor, *, side: int = 240) -> np.ndarray:
-    """(H,W,3) uint8: a filter, its spectrum, its map of a (3,R,R) photograph moved by `shift`, and the energies."""
+def shifted_view(net, channel: int, stride: int, shift: int, square: torch.Tensor, *, side: int = 190) -> np.ndarray:
+    """(H,W,3) uint8: a filter, its spectrum, a (3,R,R) photograph moved by `shift`, its map, and the energies."""
     conv, crop = net.conv1, net.geometry.crop
     weight, bias = conv.weight.detach()[[channel]], conv.bias.detach()[[channel]]
     crops = torch.stack([net.normalise(square)[:, :crop, s : s + crop] for s in range(8)])  # (8,3,56,56)
     maps = F.conv2d(crops, weight, bias, stride=stride, padding=conv.padding).relu()[:, 0].cpu()
     spectrum = torch.fft.fftshift(torch.fft.fft2(weight[0].cpu(), s=(64, 64)).abs().square().sum(dim=0)).sqrt()
-    tiles = [
-        show.signed_pixels(weight[0]),
-        show.map_pixels(spectrum),
-        show.map_pixels(maps[shift], full=float(maps.max())),
-    ]
-    tiles = [show.fit(tile, side) for tile in tiles]
-    tiles.append(energy_bars(maps.square().sum(dim=(1, 2)), shift, side))
-    return show.beside(
-        tiles, ["the filter", "its spectrum", f"its map, stride {stride}", "energy, shift by shift"], size=15
-    )
+    tiles = {
+        "the filter": show.signed_pixels(weight[0]),
+        "its spectrum": show.map_pixels(spectrum),
+        f"moved by {shift} pixels": show.image_pixels(crops[shift], net),
+        f"its map, stride {stride}": show.map_pixels(maps[shift], full=float(maps.max())),
+    }
+    pictures = [show.fit(tile, side) for tile in tiles.values()]
+    pictures.append(energy_bars(maps.square().sum(dim=(1, 2)), shift, side))
+    return show.beside(pictures, [*tiles, "energy at each shift"], size=15)
 
 
 def energy_bars(energies: torch.Tensor, now: int, side: int) -> np.ndarray:
-    """(side,side,3) uint8: a bar for each of (S,) energies over their mean, up to 3; the one at `now` is black."""
+    """(side,side,3) uint8: a bar for each of (S,) energies over their mean, up to 4; the one at `now` is black."""
     picture, wide = Image.new("RGB", (side, side), "white"), side / len(energies)
     draw = ImageDraw.Draw(picture)
     for at, value in enumerate((energies / energies.mean().clamp(min=1e-12)).tolist()):
-        top = side - 1 - min(value / 3, 1) * (side - 1)
+        top = side - 1 - min(value / 4, 1) * (side - 1)
         draw.rectangle((at * wide + 2, top, (at + 1) * wide - 3, side - 1), fill="black" if at == now else PALE)
-    draw.line((0, side * 2 / 3, side, side * 2 / 3), fill=SILENT)  # the mean
+    draw.line((0, side * 3 / 4, side, side * 3 / 4), fill=SILENT)  # the mean
     return np.asarray(picture)
