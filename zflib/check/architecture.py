@@ -49,7 +49,7 @@ def _folded(ax, energies: torch.Tensor, period: float) -> None:
     step = max(1, min(round(float(period)), len(energies)))
     for start in range(0, len(energies), step):
         piece = energies[start : start + step]
-        ax.plot(range(len(piece)), piece, "o-", color="#0072b2", alpha=0.6)
+        ax.plot(piece.tolist(), "o-", color="#0072b2", alpha=0.6)
     ax.set(xticks=range(step), xlim=(-0.5, max(step, 4) - 0.5), xlabel="pixel of a period")
 
 
@@ -59,7 +59,7 @@ def _draw_periods(given, answer, target) -> np.ndarray:
     periods = ({} if answer is None else {"yours": answer}) | {"target": target}
     figure, axes = plt.subplots(1, 1 + len(periods), figsize=(3.7 * (1 + len(periods)), 2.8), layout="constrained",
                                 width_ratios=[1.6] + [1] * len(periods), sharey=True)  # fmt: skip
-    axes[0].plot(energies, "o-", color="black", markersize=4)
+    axes[0].plot(energies.tolist(), "o-", color="black", markersize=4)
     axes[0].set(title="the energies", xlabel="pixels moved")
     for ax, (name, period) in zip(axes[1:], periods.items()):
         _folded(ax, energies, float(period))

@@ -45,7 +45,7 @@ def moving_frames(conv: nn.Conv2d, channel: int, *, strides: tuple[int, int] = (
     maps = {stride: seen(conv, channel, images, stride) for stride in strides}
     frames = []
     for shift in range(len(images)):
-        figure = plt.figure(figsize=(12.5, 5.5), layout="none")  # placed by hand: many frames, the same places
+        figure = plt.figure(figsize=(12.5, 5.5), dpi=80, layout="none")  # placed by hand: many frames, the same places
         for left, (stride, values) in zip((0.06, 0.55), maps.items()):
             above = figure.add_axes((left, 0.42, 0.44, 0.51))
             draw_grid(above, images[shift], values[shift], conv.kernel_size[0], stride, full=float(values.max()))
@@ -94,7 +94,7 @@ def draw_strides(ax: Axes, scores: Mapping[str, Mapping[int, torch.Tensor]]) -> 
         for at, stride in enumerate(strides):
             values, x = by_stride[stride].cpu(), at + 0.48 * place - 0.32
             spread = 0.16 * (torch.rand(len(values), generator=torch.Generator().manual_seed(at)) - 0.5)
-            ax.scatter(x + spread, values, s=14, color=COLOURS[name], alpha=0.45, linewidths=0)
+            ax.scatter((x + spread).tolist(), values.tolist(), s=14, color=COLOURS[name], alpha=0.45, linewidths=0)
             mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
             ax.plot([x - 0.11, x + 0.11], [mean, mean], color="black", lw=2.5)
             ax.text(x + 0.125, mean, f"{mean:.3f}\n± {error:.3f}", va="center", fontsize=11)
@@ -157,10 +157,10 @@ def net_of_blocks(
 
 def draw_profiles(ax: Axes, curves: Mapping[str, torch.Tensor], *, size: int = 56) -> Axes:
     """`architecture.profile` of several sheets of projections, each named on its line; waves of 3 pixels are shaded."""
-    styles = (("#d55e00", "-", 23, 1.25), ("#d55e00", ":", 22, 0.62), ("#666666", "--", 14, 1.15))
+    styles = (("#d55e00", "-", 19, 0.5), ("#d55e00", ":", 15, 0.27), ("#666666", "--", 14, 1.12))
     ax.axvspan(17.5 / size, 20.5 / size, color="#f3e6d8", zorder=0)
     for (name, curve), (colour, line, at, factor) in zip(curves.items(), styles):
-        ax.semilogy(np.arange(len(curve)) / size, curve.cpu(), line, color=colour, lw=2.5)
+        ax.semilogy(np.arange(len(curve)) / size, curve.tolist(), line, color=colour, lw=2.5)
         ax.text(at / size, float(curve[at]) * factor, name, color=colour, ha="center", va="bottom", fontsize=13)
     waves = (28, 14, 8, 6, 5, 4, 3, 2.2)
     ax.set_xticks([1 / wave for wave in waves], [f"{wave:g}" for wave in waves])
