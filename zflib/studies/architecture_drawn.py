@@ -58,7 +58,7 @@ def moving_frames(conv: nn.Conv2d, channel: int, *, strides: tuple[int, int] = (
 
 def draw_grid(ax: Axes, image: torch.Tensor, values: torch.Tensor, side: int, stride: int, *, full: float) -> Axes:
     """A (3,H,W) picture, and a dot where each position of the map (h,w) looks: orange and large where it is active."""
-    ax.imshow((128 + image[0] * 60).clip(0, 255), cmap="gray", vmin=0, vmax=255)
+    ax.imshow((128 + image[0] * 60).clip(0, 255).numpy(), cmap="gray", vmin=0, vmax=255)
     rows, columns = (side // 2 + stride * np.arange(count) for count in values.shape)
     x, y = (grid.flatten() for grid in np.meshgrid(columns, rows))
     size = (values.flatten() / max(full, 1e-9)).clamp(0, 1).numpy()
@@ -110,16 +110,16 @@ def draw_strides(ax: Axes, scores: Mapping[str, Mapping[int, torch.Tensor]]) -> 
 # --- frequencies -----------------------------------------------------------------------------------------------------
 
 
-def draw_shares(ax: Axes, pairs: Sequence[Mapping[str, torch.Tensor]]) -> Axes:
-    """A bar for each {words: (C,3) shares}, pair by pair: the mean low, middle and high share with their errors."""
+def draw_shares(ax: Axes, groups: Sequence[Mapping[str, torch.Tensor]]) -> Axes:
+    """A bar for each {words: (C,3) shares}, group by group: the mean low, middle and high share with their errors."""
     places, labels = [], []
-    for number, pair in enumerate(pairs):
-        for at, (words, shares) in enumerate(pair.items()):
-            places.append(at + 2.6 * number)
+    for number, group in enumerate(groups):
+        for words, shares in group.items():
+            places.append(len(places) + 0.6 * number)
             labels.append(words)
             _share_bar(ax, places[-1], shares)
     left = 0.0
-    for band, share in zip(BANDS, next(iter(pairs[0].values())).mean(dim=0).tolist()):
+    for band, share in zip(BANDS, next(iter(groups[0].values())).mean(dim=0).tolist()):
         ax.text(left + share / 2, -0.45, band, ha="center", va="bottom", fontsize=13, weight="bold")
         left += share
     ax.set_yticks(places, labels, fontsize=12)
