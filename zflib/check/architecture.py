@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -57,14 +56,14 @@ def _draw_periods(given, answer, target) -> np.ndarray:
     """The energies, and the same cut into pieces of the period that was found, and of the target's."""
     (energies,), _ = given
     periods = ({} if answer is None else {"yours": answer}) | {"target": target}
-    figure, axes = plt.subplots(1, 1 + len(periods), figsize=(3.7 * (1 + len(periods)), 2.8), layout="constrained",
-                                width_ratios=[1.6] + [1] * len(periods), sharey=True)  # fmt: skip
+    places = [(0.05, 0.2, 0.36, 0.67), (0.47, 0.2, 0.23, 0.67), (0.76, 0.2, 0.23, 0.67)]
+    axes = show.axes_at(places[: 1 + len(periods)], size=(13.5, 3.0))
     axes[0].plot(energies.tolist(), "o-", color="black", markersize=4)
-    axes[0].set(title="the energies", xlabel="pixels moved")
+    axes[0].set(title="the energies", xlabel="pixels moved", ylabel="energy")
     for ax, (name, period) in zip(axes[1:], periods.items()):
         _folded(ax, energies, float(period))
         ax.set_title(f"{name}: cut every {float(period):g} pixels")
-    return show.axes_pixels(figure)
+    return show.axes_pixels(axes[0])
 
 
 find_stride = Exercise(

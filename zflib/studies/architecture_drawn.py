@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -45,14 +44,13 @@ def moving_frames(conv: nn.Conv2d, channel: int, *, strides: tuple[int, int] = (
     maps = {stride: seen(conv, channel, images, stride) for stride in strides}
     frames = []
     for shift in range(len(images)):
-        figure = plt.figure(figsize=(12.5, 5.5), dpi=80, layout="none")  # placed by hand: many frames, the same places
-        for left, (stride, values) in zip((0.06, 0.55), maps.items()):
-            above = figure.add_axes((left, 0.42, 0.44, 0.51))
+        places = [(left, *rest) for left in (0.06, 0.55) for rest in ((0.42, 0.44, 0.51), (0.12, 0.44, 0.27))]
+        axes = show.axes_at(places, size=(12.5, 5.5))  # above, below, above, below: the same places in every frame
+        for above, below, (stride, values) in zip(axes[::2], axes[1::2], maps.items()):
             draw_grid(above, images[shift], values[shift], conv.kernel_size[0], stride, full=float(values.max()))
             above.set_title(f"stride {stride}: one dot every {stride} pixels", fontsize=15)
-            below = figure.add_axes((left, 0.12, 0.44, 0.27))
             draw_energy(below, values.square().sum(dim=(1, 2)), shift)
-        frames.append(show.axes_pixels(figure))
+        frames.append(show.axes_pixels(axes[0]))
     return frames
 
 
