@@ -13,9 +13,10 @@ from zflib import data, models, occlude
 from zflib._files import write_atomically
 from zflib.studies import localisation
 
-#: Network -> size and stride of the square, and sizes of the windows, all in pixels.
+#: Network -> size and stride of the square, in pixels of its images.
 NETWORKS = {"squeezenet": (51, 16), "zfnet56": (14, 3)}
-SIZES, COUNT, SEED = (144, 216), 100, 0
+SIZES = (144, 216)  # of the strangers' windows, in pixels of the photographs
+COUNT, SEED = 100, 0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,7 +37,7 @@ def measure(name: str) -> dict:
         own = float(localisation.agreement(net, image[None], look, size=size, stride=stride)[0])
         others = localisation.strangers(net, windows, photo, look, count=COUNT, seed=SEED, size=size, stride=stride)
         rows[photo] = {"own": round(own, 3), "others": [round(float(value), 3) for value in others]}
-        print(f"{name}, {photo}: {own:.2f}, above {localisation.percentile(own, others):.0f} of {len(others)}", flush=True)
+        print(f"{name}, {photo}: {own:.2f}, above {localisation.percentile(own, others):.0f} of 100", flush=True)
     return {"sha256": net.card["sha256"], "size": size, "stride": stride, "photographs": rows}
 
 

@@ -21,6 +21,7 @@ from ..experiments.occlusion import OcclusionMaps, occlude
 
 #: Blue, orange, green, pink, told apart by the colour-blind; grey is for all others.
 COLOURS = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [150, 150, 150]], np.uint8)
+PANELS = ("(a) image", "(b) activity lost", "(c) projection", "(d) p lost", "(e) most probable")
 AGREEMENT = _files.SHIPPED / "occlusion-agreement.json"
 
 
@@ -170,19 +171,23 @@ def figure7(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, axes: Sequ
     where = {"corners": look.corners, "size": size, "net": net, "full": full, "what": ""}
     show.drop(image, before, values, ax=axes[3], title=title, **where)
     class_map(net, image, look, axes[4], size=size)
-    for ax, letter in zip(axes, ("(a) image", "(b) activity lost", "(c) projection", "(d) p lost", "(e) most probable")):
-        ax.set_title(f"{letter}\n{ax.get_title()}", fontsize=10)
+    for ax, panel in zip(axes, PANELS):
+        ax.set_title(f"{panel}\n{ax.get_title()}", fontsize=10)
 
 
 def draw_activity(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, axes: Sequence[show.Axes], *, size: int,
-                  layer: str | None = None) -> None:  # fmt: skip
-    """On three `axes` the image, the share of the watched map's activity that squares take, and its projection."""
+                  layer: str | None = None, what: str = "") -> None:  # fmt: skip
+    """On three `axes` the image, the share of the watched map's activity that squares take, and its projection.
+
+    `what` labels the colour bar.
+    """
     layer = layer or conv_layers(net)[-1]
     deconvnet = Deconvnet(net)
-    show.photo(image, axes[0], net=net)
+    projection = deconvnet.project(image[None], layer, look.channel)[0]
     share, title = look.activity / look.before[1], f"channel {look.channel}"
-    show.drop(image, 1, share, corners=look.corners, size=size, net=net, ax=axes[1], title=title, what="")
-    tile = show.projection_tile(deconvnet.project(image[None], layer, look.channel)[0], 400, sigma=image.shape[-1] / 100)
+    show.photo(image, axes[0], net=net)
+    show.drop(image, 1, share, corners=look.corners, size=size, net=net, ax=axes[1], title=title, what=what)
+    tile = show.projection_tile(projection, 400, sigma=image.shape[-1] / 100)
     value = float(deconvnet.activations(image[None], layer)[0, look.channel].max())
     show.photo(tile, axes[2], title=f"activation {value:.3g}")
 
@@ -210,7 +215,7 @@ def class_map(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, ax: show
 def _extent(corners: torch.Tensor, size: int) -> list[float]:
     """Left, right, bottom, top of a map, each position drawn about its square's middle, half a stride around it."""
     ends = []
-    for axis, starts in ((1, corners[0, :, 1]), (0, corners[:, 0, 0])):
+    for starts in (corners[0, :, 1], corners[:, 0, 0]):
         reach = float(starts[-1] - starts[0]) / max(len(starts) - 1, 1) / 2
         ends.append((float(starts[0]) + (size - 1) / 2 - reach, float(starts[-1]) + (size - 1) / 2 + reach))
     (left, right), (top, bottom) = ends
@@ -241,7 +246,7 @@ def plot_agreement(found: dict, ax: show.Axes) -> show.Axes:
         own, others = found[name]
         ax.plot(others, [height] * len(others), "|", color="0.55", markersize=13)
         ax.plot(own, height, "D", color="#d55e00", markersize=9, markeredgecolor="white")
-        ax.text(1.05, height, f"above {percentile(own, others):.0f} of {len(others)}", va="center")
+        ax.text(1.05, height, f"above {percentile(own, others):.0f} of 100", va="center")
     ax.set(yticks=range(len(rows)), yticklabels=rows, xlim=(-1, 1.03), ylim=(-0.6, len(rows) - 0.4))
     ax.set_xlabel("rank correlation of lost activity with a projection: another photograph's (grey), its own (orange)")
     return ax
