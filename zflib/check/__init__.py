@@ -1,5 +1,6 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
+from .ablation import order, together
 from .architecture import band_share, dead, find_stride
 from .correspondence import chance, mask_part, sign_distance
 from .deconvnet import block_down, project, swap_switches
@@ -18,7 +19,7 @@ __all__ = [
     "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "block_down", "chance", "cheater",
     "cosines", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
     "find_stride", "finest_stride", "firing_threshold", "invariance_score", "jumps", "losers", "mask_part",
-    "missing_rows", "pixel_means", "pool_again", "project", "rectify", "renormalise", "shift_down", "sign_distance",
-    "single_activation", "slide", "stamps", "strongest_images", "swap_switches", "top_images", "transposed_filter",
-    "unpool", "vote", "walk_down", "which_rule",
+    "missing_rows", "order", "pixel_means", "pool_again", "project", "rectify", "renormalise", "shift_down",
+    "sign_distance", "single_activation", "slide", "stamps", "strongest_images", "swap_switches", "together",
+    "top_images", "transposed_filter", "unpool", "vote", "walk_down", "which_rule",
 ]  # fmt: skip
