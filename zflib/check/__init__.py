@@ -1,5 +1,6 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
+from .ablation import order, together
 from .architecture import band_share, dead, find_stride
 from .correspondence import chance, sign_distance, without_parts
 from .deconvnet import block_down, project, swap_switches
@@ -18,8 +19,8 @@ from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict
 __all__ = [
     "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "bet_on_jumps", "block_down", "chance",
     "cheater", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
-    "find_stride", "firing_threshold", "first_named", "invariance_score", "losers", "missing_rows", "pixel_means",
-    "pool_again", "progress", "project", "rectify", "renormalise", "report", "shift_down", "sign_distance",
-    "single_activation", "slide", "stamps", "swap_switches", "top_images", "transposed_filter", "unpool", "vote",
-    "walk_down", "which_rule", "without_parts",
+    "find_stride", "firing_threshold", "first_named", "invariance_score", "losers", "missing_rows", "order",
+    "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "shift_down",
+    "sign_distance", "single_activation", "slide", "stamps", "swap_switches", "together", "top_images",
+    "transposed_filter", "unpool", "vote", "walk_down", "which_rule", "without_parts",
 ]  # fmt: skip
