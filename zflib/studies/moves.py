@@ -62,6 +62,24 @@ def shortest_fooling_shift(
     return None
 
 
+@torch.no_grad()
+def answers_kept(
+    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, move: Move, *, least: float = 0.5, batch: int = 50
+) -> tuple[float, float, int]:
+    """(share, its standard error, n): of n images named correctly with p above `least`, those that keep their name.
+
+    `images` (N,3,H,W), preprocessed, grey comes in; `labels` (N,).
+    """
+    kept = []
+    for some, truth in zip(images.split(batch), labels.split(batch)):
+        p, answer = net(some).softmax(dim=1).max(dim=1)
+        sure = (answer == truth) & (p > least)
+        if sure.any():
+            kept.append(net(moved(some[sure], move)).argmax(dim=1) == truth[sure])
+    share, count = float(torch.cat(kept).float().mean()), sum(map(len, kept))
+    return share, (share * (1 - share) / count) ** 0.5, count
+
+
 # --- is a curve a straight line? --------------------------------------------------------------------------------------
 
 
@@ -119,18 +137,18 @@ def draw_strip(ax: Axes, tiles: Sequence[np.ndarray], amounts: Sequence[float]) 
     ax.set_axis_off()
 
 
-def draw_distances(ax: Axes, found: Invariance, *, where: str = "distance") -> None:
-    """`compared` of conv1 and fc7: each picture thin, their mean thick, named at its end."""
-    ends = []
+def draw_distances(ax: Axes, found: Invariance) -> None:
+    """`compared` of conv1 and fc7: each picture thin, their mean thick with its name on it."""
+    late = round(0.85 * (len(found.amounts) - 1))
     for layer, (colour, line) in LAYERS.items():
         values = found.compared[layer]
         ax.plot(found.amounts, values, color=colour, ls=line, lw=0.8, alpha=0.45)
         ax.plot(found.amounts, values.mean(dim=1), color=colour, ls=line, lw=3.5)
-        ends.append((float(values[-1].mean()), f"{layer}, mean of {values.shape[1]}", colour))
+        spot, box = (found.amounts[late], float(values[late].mean())), {"fc": "white", "ec": "none", "pad": 1.5}
+        ax.text(*spot, f"{layer}, mean of {values.shape[1]}", color=colour, ha="center", va="center", bbox=box)
     ax.axhline(1, color="0.6", lw=1)
     ax.text(0.01, 1.02, "1: as far as another picture", transform=ax.get_yaxis_transform(), color="0.4", va="bottom")
-    ax.set(ylabel=where, ylim=(0, 1.35))
-    name_lines(ax, ends)
+    ax.set(ylabel="distance", ylim=(0, 1.35))
 
 
 def draw_probabilities(ax: Axes, found: Invariance, names: Sequence[str]) -> None:
