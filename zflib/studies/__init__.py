@@ -5,4 +5,4 @@
 # units, gallery, channel_names, photograph_kinds and naming: 06, Figure 2. figure2_controls and light: what a sceptic
 # asks of it.
 # evolution: 07, Figure 4. architecture: 08, Figure 6. localisation: 09, Figure 7.
-# firing_rates: 10, single units under Figure 5's moves. dogs: 11, Table 1.
+# moves and firing_rates: 10, Figure 5, and its single units. dogs: 11, Table 1.
