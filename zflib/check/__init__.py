@@ -6,7 +6,7 @@ from .correspondence import chance, sign_distance, without_parts
 from .deconvnet import block_down, project, swap_switches
 from .evolution import bet_on_jumps, first_named
 from .filtering import missing_rows, stamps, transposed_filter
-from .invariance import feature_distance, firing_threshold, invariance_score, shift_down
+from .invariance import compared_distance, firing_threshold, fooling_shift, invariance_score
 from .layer_by_layer import different_places, field_box, top_images
 from .occlusion import cheater, pixel_means, slide
 from .rectification import rectify, walk_down, which_rule
@@ -18,9 +18,9 @@ from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict
 
 __all__ = [
     "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "bet_on_jumps", "block_down", "chance",
-    "cheater", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
-    "find_stride", "firing_threshold", "first_named", "invariance_score", "losers", "missing_rows", "order",
-    "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "shift_down",
-    "sign_distance", "single_activation", "slide", "stamps", "swap_switches", "together", "top_images",
-    "transposed_filter", "unpool", "vote", "walk_down", "which_rule", "without_parts",
+    "cheater", "compared_distance", "dead", "descend", "different_places", "dropout", "field_box", "filter_image",
+    "find_stride", "firing_threshold", "first_named", "fooling_shift", "invariance_score", "losers", "missing_rows",
+    "order", "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "sign_distance",
+    "single_activation", "slide", "stamps", "swap_switches", "together", "top_images", "transposed_filter", "unpool",
+    "vote", "walk_down", "which_rule", "without_parts",
 ]  # fmt: skip
