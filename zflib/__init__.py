@@ -29,8 +29,9 @@ from .models import ZFNet, alexnet56, device, load, pretrained, scenes56, zfnet5
 __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "correspondence",
-    "data", "deconv", "device", "experiments", "find_peaks", "invariance", "layers", "load", "models", "occlude", "pretrained",
-    "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "data", "deconv", "device", "experiments", "find_peaks", "invariance", "layers", "load", "models", "occlude",
+    "pretrained", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions",
+    "zfnet56",
 ]  # fmt: skip
 
 

@@ -11,6 +11,6 @@ from .receptive_boxes import patches, receptive_field, receptive_fields
 from .rules import RULES
 
 __all__ = [
-    "OVERLAPS", "RULES", "Deconvnet", "Layer", "Layers", "Unsupported", "layers", "patches", "receptive_field", "receptive_fields", "rectify",
-    "strongest", "transposed_filter", "unpool",
+    "OVERLAPS", "RULES", "Deconvnet", "Layer", "Layers", "Unsupported", "layers", "patches", "receptive_field",
+    "receptive_fields", "rectify", "strongest", "transposed_filter", "unpool",
 ]  # fmt: skip

@@ -13,9 +13,8 @@ from torch import nn
 from .classifier import with_preprocessing
 
 #: How these are built to fit their weights; the two auxiliary classifiers are for training only.
-SETTINGS = dict.fromkeys(
-    ("googlenet", "inception_v3"), {"transform_input": True, "aux_logits": False, "init_weights": False}
-)
+INCEPTION = {"transform_input": True, "aux_logits": False, "init_weights": False}
+SETTINGS = {"googlenet": INCEPTION, "inception_v3": INCEPTION}
 AUXILIARY = ("aux", "AuxLogits")
 
 
