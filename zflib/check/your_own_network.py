@@ -161,7 +161,8 @@ find_detector = Exercise(
             partial(_chosen, score=lambda yes, no: yes.mean(0)),
         "this channel falls silent where X is; wanted is one that fires":
             partial(_chosen, score=lambda yes, no: _auc(no, yes)),
-        "a tie counted as a win; it says nothing, so it counts as half": partial(_chosen, score=partial(_auc, ties=1.0)),
+        "a tie counted as a win; it says nothing, so it counts as half":
+            partial(_chosen, score=partial(_auc, ties=1.0)),
         "one image decided: you compared the largest of all; every pair of images counts":
             partial(_chosen, score=lambda yes, no: yes.amax(0) - no.amax(0)),
         "these are channel and layer; the layer comes first":

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import zflib
-from zflib.studies import your_own_network
-from zflib.studies.your_own_network import Cost, costs, kept_bytes
+from zflib.studies import running_costs
+from zflib.studies.running_costs import Cost, costs, kept_bytes
 
 
 class Sleepy(nn.Module):
@@ -44,5 +44,5 @@ def test_other_sizes_by_the_formula():
 
 
 def test_it_prints_as_a_table():
-    text = repr(your_own_network.Costs([Cost("forward pass", 0.02, 0.0, 1), Cost("record", 0.03, 2.5, 1)]))
+    text = repr(running_costs.Costs([Cost("forward pass", 0.02, 0.0, 1), Cost("record", 0.03, 2.5, 1)]))
     assert [line.split()[-2:] for line in text.splitlines()[1:]] == [["20.0", "–"], ["30.0", "2.5"]]
