@@ -73,7 +73,7 @@ def layers(net: nn.Module, image=None, *, rules: Mapping | None = None, depth: i
     refused, rows = _refused_module(own, net), Layers()
     paths = {name: layer_path(net, name) for name in layer_names(net)}
     paths = {name: path for name, path in paths.items() if path in places}
-    for name, path in sorted(paths.items(), key=lambda layer: places[layer[1]]):
+    for name, path in sorted(paths.items(), key=lambda layer: (places[layer[1]], -layer[1].count("."))):
         here = replace(tape, place=places[path])
         shape = here.steps[here.place].shape
         if len(shape) > 1 and (deepest is None or name.count(".") < deepest):

@@ -59,7 +59,8 @@ def costs(net: nn.Module, image: torch.Tensor, layer: str, *, repeats: int = 3) 
     image, d = check_image(image, net), Deconvnet(net)
     pixels, images = image.shape[-2] * image.shape[-1], image[None]
     tape, side = d.record(images, layer), max(1, min(image.shape[-2:]) // 4)
-    squares = (image.shape[-2] // side) * (image.shape[-1] // side)
+    step = max(1, side // 2)
+    rows, columns = ((n - side) // step + 1 for n in image.shape[-2:])
     zero = torch.zeros(1, dtype=torch.long, device=tape.activations.device)
 
     def forward():
@@ -70,7 +71,7 @@ def costs(net: nn.Module, image: torch.Tensor, layer: str, *, repeats: int = 3) 
         "forward pass": (forward, 0.0, 1),
         "record": (lambda: d.record(images, layer), kept_bytes(tape) / 2**20, 1),
         "projection": (lambda: d.descend(tape, zero, zero, zero[None].expand(1, 2)), 0.0, 1),
-        "occluding square": (lambda: occlude(net, image, size=side, stride=side, layer=layer), 0.0, squares),
+        "occluding square": (lambda: occlude(net, image, size=side, stride=step, layer=layer), 0.0, rows * columns),
     }
     return Costs(
         Cost(what, seconds(run, images.device, repeats) / parts, megabytes, pixels)
