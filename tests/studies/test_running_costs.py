@@ -29,6 +29,15 @@ def test_a_forward_pass_takes_as_long_as_it_sleeps():
     assert found[0] is found["forward pass"]
 
 
+def test_it_times_a_projection_that_is_not_empty(monkeypatch):
+    net, drawn = Sleepy().eval(), []
+    net.features[0].weight.data[0], net.features[0].bias.data[0] = 0.0, -1.0  # the first channel is silent
+    descend = zflib.Deconvnet.descend
+    monkeypatch.setattr(zflib.Deconvnet, "descend", lambda *given: drawn.append(descend(*given)) or drawn[-1])
+    costs(net, torch.randn(3, 16, 16), "features.2", repeats=1)
+    assert drawn and all(picture.any() for picture in drawn)
+
+
 @pytest.mark.parametrize("rule, masks", [("deconvnet", 0), ("gradient", 4 * 16 * 16)])
 def test_what_a_record_keeps_is_counted(rule, masks):
     tape = zflib.Deconvnet(Sleepy().eval(), rule=rule).record(torch.randn(2, 3, 16, 16), "features.2")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..deconv import Deconvnet
+from ..deconv import Deconvnet, strongest
 from ..experiments import occlude
 from ..record import Tape
 from ..record.hooks import watched
@@ -61,7 +61,7 @@ def costs(net: nn.Module, image: torch.Tensor, layer: str, *, repeats: int = 3) 
     tape, side = d.record(images, layer), max(1, min(image.shape[-2:]) // 4)
     step = max(1, side // 2)
     rows, columns = ((n - side) // step + 1 for n in image.shape[-2:])
-    zero = torch.zeros(1, dtype=torch.long, device=tape.activations.device)
+    owner, channel, position = _strongest(tape.activations)
 
     def forward():
         with watched(net, []) as look:
@@ -70,13 +70,20 @@ def costs(net: nn.Module, image: torch.Tensor, layer: str, *, repeats: int = 3) 
     timed = {
         "forward pass": (forward, 0.0, 1),
         "record": (lambda: d.record(images, layer), kept_bytes(tape) / 2**20, 1),
-        "projection": (lambda: d.descend(tape, zero, zero, zero[None].expand(1, 2)), 0.0, 1),
+        "projection": (lambda: d.descend(tape, owner, channel, position), 0.0, 1),
         "occluding square": (lambda: occlude(net, image, size=side, stride=step, layer=layer), 0.0, rows * columns),
     }
     return Costs(
         Cost(what, seconds(run, images.device, repeats) / parts, megabytes, pixels)
         for what, (run, megabytes, parts) in timed.items()
     )
+
+
+def _strongest(activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image (1,), channel (1,) and position (1,2) of the strongest activation: a silent one projects at no cost."""
+    values = activations[0].flatten(1).amax(dim=1) if activations.dim() == 4 else activations[0]
+    channel = values.argmax()[None]
+    return torch.zeros_like(channel), channel, strongest(activations)[0, channel]
 
 
 def kept_bytes(tape: Tape) -> int:
