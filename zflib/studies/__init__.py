@@ -4,10 +4,6 @@
 # training: 05, what is drawn of crops, networks and loops.
 # units, gallery, channel_names, photograph_kinds and naming: 06, Figure 2. figure2_controls and light: what a sceptic
 # asks of it.
-<<<<<<< HEAD
-# evolution: 07, Figure 4. architecture: 08, Figure 6. localisation: 09, Figure 7.
-# firing_rates: 10, single units under Figure 5's moves. parts_and_places and dogs: 11, Table 1.
-=======
 # evolution: 07, Figure 4. architecture and architecture_drawn: 08, Figure 6. localisation: 09, Figure 7.
-# firing_rates: 10, single units under Figure 5's moves. dogs: 11, Table 1.
->>>>>>> nb08
+# firing_rates: 10, single units under Figure 5's moves. parts_and_places and dogs: 11, Table 1.
+# running_costs: 15, seconds and bytes on this machine.
