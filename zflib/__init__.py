@@ -15,7 +15,7 @@ import torch
 
 from . import data, deconv, experiments, models, record, train
 from .data import scenes
-from .deconv import Deconvnet, receptive_field, receptive_fields
+from .deconv import Deconvnet, layers, receptive_field, receptive_fields
 from .experiments import (
     Comparison,
     Correspondence,
@@ -26,13 +26,14 @@ from .experiments import (
     invariance,
     occlude,
 )  # fmt: skip
-from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
+from .models import ZFNet, alexnet56, device, load, pretrained, scenes56, zfnet56
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "complete_colab",
-    "correspondence", "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models",
-    "occlude", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "correspondence", "data", "deconv", "device", "experiments", "find_peaks", "invariance", "layers", "load", "models",
+    "occlude", "pretrained", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions",
+    "zfnet56",
 ]  # fmt: skip
 
 

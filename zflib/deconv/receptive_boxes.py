@@ -76,13 +76,19 @@ def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
 def _blank_tape(net: nn.Module, layer: str, size) -> tuple[Tape, tuple[int, int]]:
     """The network's steps up to `layer`, over an image of nothing, and that image's size."""
     check_layer(net, layer)
+    blank = blank_image(net, size)
+    return record(net, blank, layer_path(net, layer)), tuple(blank.shape[-2:])
+
+
+def blank_image(net: nn.Module, size=None) -> torch.Tensor:
+    """(1,C,H,W) zeros as the network takes images; `size`: by default its own crop, 224 for other networks."""
     size = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
     size = check_sides("size", size)
     blank = check_images(torch.zeros(1, 3, *size, dtype=torch.float32, device="cpu"), net)
     first, given = first_used(net, blank)
     if isinstance(first, nn.Conv2d) and given is not None:  # that takes another number of channels than of colours
         blank = blank[:, :1].expand(-1, 3 * first.in_channels // given.shape[1], -1, -1)
-    return record(net, blank, layer_path(net, layer)), size
+    return blank
 
 
 def trace(tape: Tape, row: int, column: int) -> Box:
