@@ -19,7 +19,9 @@ from .experiments import (
     Correspondence,
     Invariance,
     OcclusionMaps,
+    activation_maximisation,
     correspondence,
+    curvature,
     find_peaks,
     invariance,
     occlude,
@@ -28,9 +30,10 @@ from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
 
 __version__ = "0.1.0"
 __all__ = [
-    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "correspondence",
-    "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models", "occlude",
-    "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "activation_maximisation",
+    "alexnet56", "correspondence", "curvature", "data", "deconv", "device", "experiments", "find_peaks", "invariance",
+    "load", "models", "occlude", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train",
+    "versions", "zfnet56",
 ]  # fmt: skip
 
 
