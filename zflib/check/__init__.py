@@ -1,6 +1,7 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
 from .architecture import band_share, dead, find_stride
+from .before_and_beside import ascent_step, hessian_times, ignores
 from .correspondence import chance, mask_part, sign_distance
 from .deconvnet import block_down, project, swap_switches
 from .evolution import cosines, jumps, strongest_images
@@ -15,10 +16,10 @@ from .unpooling import losers, pool_again, unpool
 from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict
 
 __all__ = [
-    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "block_down", "chance", "cheater",
-    "cosines", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box", "filter_image",
-    "find_stride", "finest_stride", "firing_threshold", "invariance_score", "jumps", "losers", "mask_part",
-    "missing_rows", "pixel_means", "pool_again", "project", "rectify", "renormalise", "shift_down", "sign_distance",
-    "single_activation", "slide", "stamps", "strongest_images", "swap_switches", "top_images", "transposed_filter",
-    "unpool", "vote", "walk_down", "which_rule",
+    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "ascent_step", "band_share", "block_down", "chance",
+    "cheater", "cosines", "dead", "descend", "different_places", "dropout", "feature_distance", "field_box",
+    "filter_image", "find_stride", "finest_stride", "firing_threshold", "hessian_times", "ignores", "invariance_score",
+    "jumps", "losers", "mask_part", "missing_rows", "pixel_means", "pool_again", "project", "rectify", "renormalise",
+    "shift_down", "sign_distance", "single_activation", "slide", "stamps", "strongest_images", "swap_switches",
+    "top_images", "transposed_filter", "unpool", "vote", "walk_down", "which_rule",
 ]  # fmt: skip

@@ -12,6 +12,6 @@ from .peaks import Found, find_peaks
 from .top_k import Peaks, suppress_overlaps
 
 __all__ = [
-    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "activation_maximisation", "compare",
-    "correspondence", "curvature", "find_peaks", "invariance", "occlude", "suppress_overlaps",
+    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "activation_maximisation",
+    "compare", "correspondence", "curvature", "find_peaks", "invariance", "occlude", "suppress_overlaps",
 ]  # fmt: skip

@@ -41,13 +41,22 @@ def activation_maximisation(
     _check_number("norm", 1 if norm is None else norm)
     seed = check_seed(seed)
     unit, window, norm = _begin(net, layer, channel, position, start, norm, seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for step in range(steps):
-        shift = torch.randint(-jitter, jitter + 1, (2,), generator=generator).tolist()
+        shift = torch.randint(-jitter, jitter + 1, (2,), generator=generator, device="cpu").tolist()
         gradient = unit.gradient(window.roll(shift, (1, 2))).roll([-move for move in shift], (1, 2))
-        window = window + rate * (1 - step / steps) * norm * F.normalize(gradient, dim=(0, 1, 2))
-        window = within(_blurred(window, blur) if blur else window, norm)
+        window = ascent_step(window, gradient, rate * (1 - step / steps), norm)
+        window = within(_blurred(window, blur), norm) if blur else window
     return unit.embedded(window, None if start is None else unit.image)
+
+
+def ascent_step(image: torch.Tensor, gradient: torch.Tensor, rate: float, norm: float) -> torch.Tensor:
+    """The image, moved `rate` times `norm` along its gradient, whatever that one's length; then no longer than `norm`.
+
+    A gradient of zeros moves nothing.
+    """
+    uphill = gradient / gradient.norm().clamp(min=1e-30)
+    return within(image + rate * norm * uphill, norm)
 
 
 def within(window: torch.Tensor, norm: float) -> torch.Tensor:
@@ -71,10 +80,10 @@ def _begin(net, layer, channel, position, start, norm, seed) -> tuple[OneUnit, t
 
 def _noise(window: torch.Tensor, norm: float, seed: int) -> Iterator[torch.Tensor]:
     """Grey noise of this norm, as large as the window: white, then ever coarser, on which other units fire."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for sigma in GRAINS:
         for _ in range(TRIES):
-            noise = torch.randn(window.shape, generator=generator).to(window)
+            noise = torch.randn(window.shape, generator=generator, device="cpu").to(window)
             yield norm * F.normalize(_blurred(noise, sigma) if sigma else noise, dim=(0, 1, 2))
 
 

@@ -60,10 +60,15 @@ def _products(unit: OneUnit, step: float | None) -> Callable[[np.ndarray], np.nd
         if step is None:
             product = unit.hessian_times(window, one)
         else:
-            product = (unit.gradient(window + step * one) - unit.gradient(window - step * one)) / (2 * step)
+            product = gradient_difference(unit.gradient, window, one, step)
         return product.double().cpu().numpy().ravel() * length
 
     return times
+
+
+def gradient_difference(gradient: Callable, image: torch.Tensor, direction: torch.Tensor, step: float) -> torch.Tensor:
+    """The Hessian times a direction, from the gradients at `step` times the direction to both sides of the image."""
+    return (gradient(image + step * direction) - gradient(image - step * direction)) / (2 * step)
 
 
 class _Tangent:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from .._arguments import check_integer, check_layer, check_positions, layer_path
+from .._arguments import check_finite, check_integer, check_layer, check_positions, layer_path
 from ..deconv.deconvnet import strongest
 from ..deconv.receptive_boxes import trace
 from ..record import Tape, record
@@ -36,6 +36,7 @@ class OneUnit:
         maps = tape.activations
         if maps.dim() not in (2, 4):
             raise ValueError(f"layer {layer!r} gives {tuple(maps.shape)}; choose one of maps (N,C,h,w) or units (N,C)")
+        check_finite(maps, f"layer {layer!r}")
         last = maps.shape[1] - 1
         self.channel = check_integer("channel", channel, f"one of layer {layer!r}, 0 to {last}", low=0, high=last)
         self.layer, self.position = layer, None

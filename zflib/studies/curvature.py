@@ -1,0 +1,245 @@
+"""Before and beside the paper: how far a quadratic holds around a unit's optimal image, and which pictures see weights.
+
+python -m data.make.curvature --out data/zfnet56-curvature.json
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import _files
+from ..deconv import RULES, Deconvnet
+from ..experiments.ascent import activation_maximisation
+from ..experiments.hessian import curvature
+from ..experiments.one_unit import OneUnit
+from ..show import ORANGE, Axes
+
+STEP = 0.3  # of the image's length: how far apart the gradients are that the finite Hessian compares
+ANGLES = tuple(range(-60, 61, 2))  # degrees along a great circle
+KINDS = ("flattest", "steepest", "random", "another unit's flattest")
+
+
+# --- along great circles ---------------------------------------------------------------------------------------------
+
+
+def turned(image: torch.Tensor, direction: torch.Tensor, degrees) -> torch.Tensor:
+    """(A,…): an image moved along the great circle through it in a direction, by so many degrees; its length stays.
+
+    Only the part of the direction at right angles to the image counts.
+    """
+    flat, along = image.flatten(), direction.flatten()
+    along = along - flat * (flat @ along) / (flat @ flat)
+    along = (along * (flat.norm() / along.norm().clamp(min=1e-12))).view_as(image)
+    angles = torch.deg2rad(torch.as_tensor(degrees, dtype=image.dtype, device=image.device))
+    angles = angles.view(-1, *[1] * image.dim())
+    return angles.cos() * image + angles.sin() * along
+
+
+def response(unit: OneUnit, direction: torch.Tensor, degrees: Sequence[float] = ANGLES) -> torch.Tensor:
+    """(A,): the unit along the great circle from its own image in a direction (3,H,W)."""
+    return unit.values(turned(unit.window(), unit.window(direction), degrees)).cpu()
+
+
+def quadratic(unit: OneUnit, direction: torch.Tensor, degrees: Sequence[float] = ANGLES) -> torch.Tensor:
+    """(A,): the same, predicted from the value, the slope and the exact curvature along the great circle."""
+    window, length = unit.window(), unit.window().norm()
+    one = turned(window, unit.window(direction), [90.0])[0] / length
+    gradient = unit.gradient(window)
+    slope = float((gradient * one).sum() * length)
+    bend = float((unit.hessian_times(window, one) * one).sum() * length**2 - (gradient * window).sum())
+    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    return float(unit.values(window[None])) + slope * angles + bend * angles**2 / 2
+
+
+def reach(true: torch.Tensor, predicted: torch.Tensor, degrees: Sequence[float] = ANGLES, *, share: float = 0.1):
+    """Degrees, to both sides, within which prediction and response differ by at most `share` of the response at 0."""
+    degrees = torch.as_tensor(degrees)
+    far = (true - predicted).abs() > share * true[degrees.abs().argmin()].abs()
+    return float(degrees[far].abs().min()) if bool(far.any()) else float(degrees.abs().max())
+
+
+def around_optima(
+    net: nn.Module, layer: str, channels: Sequence[int], *, steps: int = 48, step: float = STEP, seed: int = 0
+) -> list[dict]:
+    """For each channel what happens around the image that activation maximisation finds for it, as plain numbers.
+
+    "response" and "quadratic": kind of direction -> activations at `ANGLES`; the kinds are `KINDS`: the ends of the
+    finite Hessian on the sphere, a random direction, and the flattest direction of the channel before.
+    """
+    units, ends = [], []
+    for channel in channels:
+        image = activation_maximisation(net, layer, channel, steps=steps, seed=seed)
+        maps = Deconvnet(net).activations(image[None], layer)
+        unit = OneUnit(net, image, layer, channel, None if maps.dim() == 2 else tuple(n // 2 for n in maps.shape[2:]))
+        units.append(unit)
+        ends.append(curvature(net, image, layer, channel, position=unit.position, k=1, sphere=True, step=step)[1])
+    found = []
+    for number, (unit, (flat, steep)) in enumerate(zip(units, ends)):
+        generator = torch.Generator().manual_seed(seed + number)
+        noise = torch.randn(unit.image.shape, generator=generator).to(unit.image)
+        directions = dict(zip(KINDS, (flat, steep, noise, ends[number - 1][0])))
+        found.append(_around(unit, directions))
+    return found
+
+
+def _around(unit: OneUnit, directions: dict[str, torch.Tensor]) -> dict:
+    lines = {"response": response, "quadratic": quadratic}
+    drawn = {what: {kind: line(unit, d).tolist() for kind, d in directions.items()} for what, line in lines.items()}
+    exact = unit.hessian_times(unit.window(), torch.ones_like(unit.window()))
+    return {"layer": unit.layer, "channel": unit.channel, "exact_zero": not bool(exact.any())} | drawn
+
+
+def load(net: nn.Module | None = None, path: str | Path = _files.SHIPPED / "zfnet56-curvature.json") -> dict:
+    """The shipped numbers: layer -> what `around_optima` found; warns if `net` is another one than theirs."""
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    if net is not None and getattr(net, "card", {}).get("sha256") != found["sha256"]:
+        warnings.warn(f"{Path(path).name} was computed with another network than yours; python -m data.make.curvature "
+                      "computes it again", stacklevel=2)  # fmt: skip
+    return found["layers"]
+
+
+def reaches(found: dict[str, list[dict]], kind: str) -> dict[str, torch.Tensor]:
+    """Layer -> (n,) degrees within which the quadratic holds along this kind of direction."""
+    return {layer: torch.tensor([_reach(one, kind) for one in some]) for layer, some in found.items()}
+
+
+def _reach(one: dict, kind: str) -> float:
+    return reach(torch.tensor(one["response"][kind]), torch.tensor(one["quadratic"][kind]))
+
+
+def kept(found: dict[str, list[dict]], kind: str, degrees: int = 30) -> dict[str, torch.Tensor]:
+    """Layer -> (n,) share of the activation that is left `degrees` away, mean of both sides."""
+    ends = [ANGLES.index(degrees), ANGLES.index(-degrees)]
+    middle = ANGLES.index(0)
+    shares = {}
+    for layer, some in found.items():
+        lines = torch.tensor([one["response"][kind] for one in some])
+        shares[layer] = lines[:, ends].mean(dim=1) / lines[:, middle]
+    return shares
+
+
+def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
+    """The mean of (n,) values and its standard error."""
+    return float(values.double().mean()), float(values.double().std() / len(values) ** 0.5)
+
+
+# --- sanity checks ---------------------------------------------------------------------------------------------------
+
+METHODS = (*RULES, "Grad-CAM")
+
+
+def grad_cam(net: nn.Module, images: torch.Tensor, layer: str, labels) -> torch.Tensor:
+    """(N,h,w): Grad-CAM of each image's class at a layer (Selvaraju 2017): maps weighed by their mean gradients.
+
+    `net` is one of ours, a row of modules, or an nn.Sequential.
+    """
+    path = net.layer_path(layer) if hasattr(net, "layer_path") else layer
+    modules = list(net.named_children())
+    cut = [name for name, _ in modules].index(path) + 1
+    with torch.no_grad():
+        for _, module in modules[:cut]:
+            images = module(images)
+    maps = images.clone().requires_grad_()
+    with torch.enable_grad():
+        scores = nn.Sequential(*[module for _, module in modules[cut:]])(maps)
+        (gradient,) = torch.autograd.grad(scores[torch.arange(len(scores)), labels].sum(), maps)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return (weights * maps).sum(dim=1).clamp(min=0).detach()
+
+
+def pictures(net: nn.Module, images: torch.Tensor, labels, *, layer: str = "conv5") -> dict[str, torch.Tensor]:
+    """Method -> (N,H,W): how strongly each pixel counts for the class, by the three rules and by Grad-CAM at a layer.
+
+    Of the rules it is the largest absolute value over the colours, as in Simonyan (2013).
+    """
+    last = net.layer_names[-1]
+    found = {rule: Deconvnet(net, rule=rule).project(images, last, labels).abs().amax(dim=1) for rule in RULES}
+    maps = grad_cam(net, images, layer, labels)[:, None]
+    large = nn.functional.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)
+    return found | {"Grad-CAM": large[:, 0]}
+
+
+def randomised_from_the_top(net: nn.Module, *, seed: int = 0):
+    """Yields (name of the layer, network): a copy whose layers from the last down to this one have random weights.
+
+    Drawn from a normal distribution with the spread of the layer's own weights (Adebayo 2018, cascading).
+    """
+    made, generator = copy.deepcopy(net), torch.Generator().manual_seed(seed)
+    for name in [name for name in net.layer_names[::-1] if getattr(made, name, None) and _has_weights(made, name)]:
+        module = getattr(made, name)
+        with torch.no_grad():
+            for weight in module.parameters():
+                noise = torch.randn(weight.shape, generator=generator).to(weight)
+                weight.copy_(noise * weight.std().nan_to_num())
+        yield name, made
+
+
+def ignores(method, net: nn.Module, image: torch.Tensor) -> bool:
+    """Whether method(net, image) draws the same picture for a copy of the network with random weights."""
+    other = copy.deepcopy(net)
+    for weight in other.parameters():
+        torch.nn.init.normal_(weight.data)
+    return torch.allclose(method(net, image), method(other, image))
+
+
+def _has_weights(net: nn.Module, name: str) -> bool:
+    return any(True for _ in getattr(net, name).parameters())
+
+
+def likeness(ones: torch.Tensor, others: torch.Tensor) -> dict[str, torch.Tensor]:
+    """By measure, "rank" (Spearman) or "SSIM": (N,) how alike (N,H,W) pictures are; they range from 0 up."""
+    from scipy.stats import spearmanr
+    from skimage.metrics import structural_similarity
+
+    ranks, structure = [], []
+    for one, other in zip(*(some.cpu().double().numpy() for some in (ones, others))):
+        flat = np.ptp(one) == 0 or np.ptp(other) == 0  # a picture of nothing resembles nothing
+        ranks.append(0.0 if flat else spearmanr(one.ravel(), other.ravel()).statistic)
+        a, b = (picture / (picture.max() or 1.0) for picture in (one, other))
+        structure.append(structural_similarity(a, b, data_range=1.0))
+    return {"rank": torch.tensor(ranks), "SSIM": torch.tensor(structure)}
+
+
+def cascade(net: nn.Module, images: torch.Tensor, labels, *, seed: int = 0) -> dict[str, dict[str, dict]]:
+    """Measure -> method -> layer -> (N,): likeness to the trained network's pictures while layers become random.
+
+    After the layers comes a control: "other image", the likeness of the trained network's pictures of two images.
+    """
+    trained = pictures(net, images, labels)
+    found = {measure: {method: {} for method in METHODS} for measure in ("rank", "SSIM")}
+
+    def note(name: str, others: dict) -> None:
+        for method in METHODS:
+            for measure, values in likeness(trained[method], others[method]).items():
+                found[measure][method][name] = values
+
+    for name, randomised in randomised_from_the_top(net, seed=seed):
+        note(name, pictures(randomised, images, labels))
+    note("other image", {method: values.roll(1, 0) for method, values in trained.items()})
+    return found
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+STYLES = {"flattest": ("-", "tab:blue"), "steepest": ("-", ORANGE), "random": ("--", "0.45"),
+          "another unit's flattest": (":", "black")}  # fmt: skip
+
+
+def layer_lines(ax: Axes, rows: dict[str, dict[str, torch.Tensor]], *, ylabel: str, title: str) -> Axes:
+    """Kind -> layer -> (n,) values as one line a kind: means, standard errors, labelled at their ends."""
+    for kind, by_layer in rows.items():
+        line, colour = STYLES.get(kind, ("-", None))
+        points = [mean_and_error(values) for values in by_layer.values()]
+        means, errors = zip(*points)
+        drawn = ax.errorbar(list(by_layer), means, errors, fmt="o" + line, color=colour, capsize=3)
+        ax.text(len(means) - 0.9, means[-1], kind, va="center", color=drawn[0].get_color())
+    ax.set(ylabel=ylabel, title=title, xlim=(-0.3, len(means) + 0.6))
+    return ax
