@@ -1,4 +1,4 @@
-"""Exercises of notebook 14: a step uphill, the Hessian without second derivatives, a method that ignores its network."""
+"""Exercises of notebook 14: a step uphill, the Hessian by finite differences, a method that ignores its network."""
 
 import copy
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def _steps():
     """One that stays inside the sphere, one that leaves it and is called back; gradients of other lengths than 1."""
     inside = torch.tensor([[[1.0, 0, 2], [0, -1, 0]]]), torch.tensor([[[3.0, 0, 0], [0, 4, 0]]])
     outside = torch.tensor([[[6.0, 0, -3], [0, 2, 0]]]), torch.tensor([[[0.0, 0.3, 0], [0, 0, 0.4]]])
-    return [case(*inside, 0.2, 10.0), case(*outside, 0.5, 8.0)]
+    return [case(*inside, 0.2, 10.0), case(*outside, 0.5, 6.0)]
 
 
 def _uphill(image, gradient, rate, norm):

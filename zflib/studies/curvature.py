@@ -115,7 +115,7 @@ def _reach(one: dict, kind: str) -> float:
     return reach(torch.tensor(one["response"][kind]), torch.tensor(one["quadratic"][kind]))
 
 
-def kept(found: dict[str, list[dict]], kind: str, degrees: int = 30) -> dict[str, torch.Tensor]:
+def kept(found: dict[str, list[dict]], kind: str, degrees: int = 60) -> dict[str, torch.Tensor]:
     """Layer -> (n,) share of the activation that is left `degrees` away, mean of both sides."""
     ends = [ANGLES.index(degrees), ANGLES.index(-degrees)]
     middle = ANGLES.index(0)
@@ -134,6 +134,7 @@ def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
 # --- sanity checks ---------------------------------------------------------------------------------------------------
 
 METHODS = (*RULES, "Grad-CAM")
+CONTROLS = {"other image": "two photographs, one network", "two random": "one photograph, two random networks"}
 
 
 def grad_cam(net: nn.Module, images: torch.Tensor, layer: str, labels) -> torch.Tensor:
@@ -211,19 +212,23 @@ def likeness(ones: torch.Tensor, others: torch.Tensor) -> dict[str, torch.Tensor
 def cascade(net: nn.Module, images: torch.Tensor, labels, *, seed: int = 0) -> dict[str, dict[str, dict]]:
     """Measure -> method -> layer -> (N,): likeness to the trained network's pictures while layers become random.
 
-    After the layers comes a control: "other image", the likeness of the trained network's pictures of two images.
+    After the layers come two controls: "other image", the trained network's pictures of two images, and "two random",
+    the pictures of two networks that are random throughout.
     """
     trained = pictures(net, images, labels)
     found = {measure: {method: {} for method in METHODS} for measure in ("rank", "SSIM")}
 
-    def note(name: str, others: dict) -> None:
+    def note(name: str, ones: dict, others: dict) -> None:
         for method in METHODS:
-            for measure, values in likeness(trained[method], others[method]).items():
+            for measure, values in likeness(ones[method], others[method]).items():
                 found[measure][method][name] = values
 
     for name, randomised in randomised_from_the_top(net, seed=seed):
-        note(name, pictures(randomised, images, labels))
-    note("other image", {method: values.roll(1, 0) for method, values in trained.items()})
+        drawn = pictures(randomised, images, labels)
+        note(name, trained, drawn)
+    *_, (_, again) = randomised_from_the_top(net, seed=seed + 1)
+    note("other image", trained, {method: values.roll(1, 0) for method, values in trained.items()})
+    note("two random", drawn, pictures(again, images, labels))
     return found
 
 
@@ -233,7 +238,7 @@ STYLES = {"flattest": ("-", "tab:blue"), "steepest": ("-", ORANGE), "random": ("
           "another unit's flattest": (":", "black")}  # fmt: skip
 
 
-def layer_lines(ax: Axes, rows: dict[str, dict[str, torch.Tensor]], *, ylabel: str, title: str) -> Axes:
+def layer_lines(rows: dict[str, dict[str, torch.Tensor]], ax: Axes, *, ylabel: str, title: str) -> Axes:
     """Kind -> layer -> (n,) values as one line a kind: means, standard errors, labelled at their ends."""
     for kind, by_layer in rows.items():
         line, colour = STYLES.get(kind, ("-", None))
@@ -242,4 +247,54 @@ def layer_lines(ax: Axes, rows: dict[str, dict[str, torch.Tensor]], *, ylabel: s
         drawn = ax.errorbar(list(by_layer), means, errors, fmt="o" + line, color=colour, capsize=3)
         ax.text(len(means) - 0.9, means[-1], kind, va="center", color=drawn[0].get_color())
     ax.set(ylabel=ylabel, title=title, xlim=(-0.3, len(means) + 0.6))
+    return ax
+
+
+def contours(function, ax: Axes, *, paths: Sequence[torch.Tensor] = (), arrows: dict | None = None) -> Axes:
+    """A function of two pixels, -3 to 3 each, as contours; (n,2) paths with a dot at their start.
+
+    `arrows`: name -> ((2,) where from, (2,) direction), drawn to both sides in the colour of `STYLES`.
+    """
+    side = torch.linspace(-3, 3, 81)
+    heights = torch.tensor([[float(function(torch.stack([x, y]))) for x in side] for y in side])
+    ax.contourf(side, side, heights, levels=12, cmap="Greys", alpha=0.6)
+    for path in paths:
+        ax.plot(*path.T.tolist(), color="tab:blue", lw=2)
+        ax.plot(*path[0].tolist(), "o", color="tab:blue", ms=8)
+        ax.plot(*path[-1].tolist(), "*", color=ORANGE, ms=15)
+    for name, (start, direction) in (arrows or {}).items():
+        colour = STYLES[name][1]
+        for sign in (1, -1):
+            ax.annotate("", (start + sign * direction).tolist(), start.tolist(),
+                        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 3})  # fmt: skip
+        ax.text(*(start + 1.15 * direction).tolist(), name, color=colour, ha="center", va="center", fontsize=13)
+    ax.set(xlabel="first pixel", ylabel="second pixel", aspect="equal")
+    return ax
+
+
+def cascade_lines(rows: dict[str, dict[str, torch.Tensor]], ax: Axes) -> Axes:
+    """Method -> layer -> (N,) likenesses of `cascade` as lines over the layers, labelled at their left ends."""
+    for method, colour in zip(METHODS, ("tab:blue", "0.35", ORANGE, "tab:purple")):
+        layers = [name for name in rows[method] if name not in CONTROLS]
+        points = [mean_and_error(rows[method][name]) for name in layers]
+        means, errors = zip(*points)
+        ax.errorbar(layers, means, errors, fmt="o-", color=colour, capsize=3)
+        ax.text(-0.2, means[0], method, color=colour, ha="right", va="center")
+    ax.axhline(0, color="0.8", lw=1)
+    ax.set(ylabel="rank correlation with the trained network's map", xlim=(-2.1, len(layers) - 0.7),
+           xlabel="random from the top down to …", ylim=(-0.3, 1.05))  # fmt: skip
+    return ax
+
+
+def control_bars(rows: dict[str, dict[str, torch.Tensor]], ax: Axes) -> Axes:
+    """The controls of `cascade`, a pair of bars with standard errors for each method."""
+    for number, control in enumerate(CONTROLS):
+        points = [mean_and_error(rows[method][control]) for method in METHODS]
+        means, errors = zip(*points)
+        places = [place + 0.38 * (number - 0.5) for place in range(len(METHODS))]
+        ax.bar(places, means, 0.34, yerr=errors, capsize=3, color=("0.82", "0.45")[number], label=CONTROLS[control])
+    ax.axhline(0, color="0.8", lw=1)
+    ax.set_xticks(range(len(METHODS)), METHODS)
+    ax.set(ylim=(-0.3, 1.05), title="controls")
+    ax.legend(frameon=False, loc="upper left")
     return ax
