@@ -97,6 +97,29 @@ def _around(unit: OneUnit, directions: dict[str, torch.Tensor]) -> dict:
     return {"layer": unit.layer, "channel": unit.channel, "exact_zero": not bool(exact.any())} | drawn
 
 
+def not_additive(
+    net: nn.Module, image: torch.Tensor, layer: str, *, channels: int = 4, step: float = STEP, seed: int = 0
+) -> torch.Tensor:
+    """(channels,): by how much products with the finite Hessian fail to add up, for a layer's busiest channels.
+
+    The length of H(u + v) - Hu - Hv over that of H(u + v), for two random directions; 0 for any matrix.
+    """
+    maps = Deconvnet(net).activations(image[None], layer)[0]
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for channel in maps.flatten(1).amax(dim=1).topk(channels).indices.tolist():
+        unit = OneUnit(net, image, layer, channel)
+        window = unit.window()
+        u, v = torch.randn(2, *window.shape, generator=generator).to(window)
+        products = []
+        for one in (u + v, u, v):
+            near = step * window.norm() * one / one.norm()
+            difference = unit.gradient(window + near) - unit.gradient(window - near)
+            products.append(difference * one.norm())  # the Hessian times `one`, but for the same factor in all three
+        found.append((products[0] - products[1] - products[2]).norm() / products[0].norm().clamp(min=1e-12))
+    return torch.stack(found).cpu()
+
+
 def load(net: nn.Module | None = None, path: str | Path = _files.SHIPPED / "zfnet56-curvature.json") -> dict:
     """The shipped numbers: layer -> what `around_optima` found; warns if `net` is another one than theirs."""
     found = json.loads(Path(path).read_text(encoding="utf-8"))
