@@ -21,7 +21,9 @@ from .experiments import (
     Correspondence,
     Invariance,
     OcclusionMaps,
+    activation_maximisation,
     correspondence,
+    curvature,
     find_peaks,
     invariance,
     occlude,
@@ -30,10 +32,10 @@ from .models import ZFNet, alexnet56, device, load, pretrained, scenes56, zfnet5
 
 __version__ = "0.1.0"
 __all__ = [
-    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "complete_colab",
-    "correspondence", "data", "deconv", "device", "experiments", "find_peaks", "invariance", "layers", "load", "models",
-    "occlude", "pretrained", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions",
-    "zfnet56",
+    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "activation_maximisation",
+    "alexnet56", "complete_colab", "correspondence", "curvature", "data", "deconv", "device", "experiments",
+    "find_peaks", "invariance", "layers", "load", "models", "occlude", "pretrained", "receptive_field",
+    "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
 ]  # fmt: skip
 
 
