@@ -20,17 +20,19 @@ from .experiments import (
     Invariance,
     OcclusionMaps,
     correspondence,
+    features,
     find_peaks,
     invariance,
     occlude,
+    transfer,
 )  # fmt: skip
 from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "correspondence",
-    "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models", "occlude",
-    "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "data", "deconv", "device", "experiments", "features", "find_peaks", "invariance", "load", "models", "occlude",
+    "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "transfer", "versions", "zfnet56",
 ]  # fmt: skip
 
 
