@@ -106,11 +106,9 @@ class Features:
         if network.startswith("squeezenet"):
             return features(untrained(network), self.sharp(network), layers=SQUEEZENET)
         if network == "zfnet56 whole":
-            return features(models.load("zfnet56"), small, layers=("conv3", "pool5"), grid=7)
-        if network == "zfnet56 before relu":
             net = models.load("zfnet56")
-            found = features(net, small, layers=[net.fc6, net.fc7])
-            return dict(zip(("fc6", "fc7"), found.values()))
+            found = features(net, small, layers=["conv3", "pool5", net.fc6, net.fc7], grid=7)
+            return dict(zip(("conv3", "pool5", "fc6 before its ReLU", "fc7 before its ReLU"), found.values()))
         if network == "zfnet56 on Tiny ImageNet":
             return features(untrained(network), data.tiny_imagenet(self.tiny, "val")[0], layers=ZFNET)
         return features(untrained(network), small, layers=ZFNET)
@@ -215,19 +213,18 @@ CHANGES = {
 def rows() -> list[Row]:
     """All rows, in the order in which they are measured: those of one network together."""
     found = [Row("zfnet56", "conv3", n) for n in CURVE] + [Row("zfnet56", layer) for layer in ZFNET]
-    found += [Row("zfnet56", "conv3", change=change) for change in ("projected to 200", "principal 200")]
     found += [Row("zfnet56", layer, n) for layer in ("conv5", "fc7") for n in CURVE[:-1]]
-    found += [Row("zfnet56 untrained", layer) for layer in ZFNET]
-    found += [Row("zfnet56 before relu", layer) for layer in ("fc6", "fc7")]
-    found += [Row("zfnet56 whole", "conv3", change=f"grid {grid}") for grid in (1, 2, 3, 7)]
-    found += [Row("zfnet56 whole", "pool5"), Row("zfnet56 whole", "pool5", change="random units")]
-    found += [Row("squeezenet", "fire9", n) for n in CURVE] + [Row("squeezenet", layer) for layer in SQUEEZENET]
+    found += [Row("zfnet56", "conv3", change=change) for change in ("projected to 200", "principal 200")]
+    found += [Row("squeezenet", "fire9", n) for n in CURVE] + [Row("squeezenet", layer) for layer in SQUEEZENET[:-1]]
     found += [Row("squeezenet", "conv10", change=change) for change in ("averaged", "averaged, 200 classes")]
-    found += [Row("squeezenet at 56 pixels", layer) for layer in SQUEEZENET]
+    found += [Row("zfnet56 whole", "conv3", change=f"grid {grid}") for grid in (1, 2, 3, 7)]
+    found += [Row("zfnet56 whole", f"fc{number} before its ReLU") for number in (6, 7)]
+    found += [Row("zfnet56 whole", "pool5"), Row("zfnet56 whole", "pool5", change="random units")]
+    found += [Row("squeezenet at 56 pixels", layer) for layer in SQUEEZENET[:-1]]
     found += [Row("squeezenet at 56 pixels", "conv10", change="averaged")]
     found += [Row("zfnet56 on Tiny ImageNet", layer) for layer in ZFNET]
-    found += [Row("squeezenet untrained", layer) for layer in SQUEEZENET]
-    found += [Row("alexnet56", layer) for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7")]
+    found += [Row("zfnet56 untrained", layer) for layer in ZFNET]
+    found += [Row("squeezenet untrained", layer) for layer in SQUEEZENET[:-1:2]]
     return list(dict.fromkeys(found))
 
 

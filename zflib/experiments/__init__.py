@@ -5,9 +5,9 @@ from .occlusion import OcclusionMaps, occlude
 from .part_correspondence import Comparison, Correspondence, compare, correspondence
 from .peaks import Found, find_peaks
 from .top_k import Peaks, suppress_overlaps
-from .transfer_learning import features, linear_accuracy, transfer
+from .transfer_learning import average_precision, features, linear_accuracy, transfer
 
 __all__ = [
-    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "compare", "correspondence",
+    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "average_precision", "compare", "correspondence",
     "features", "find_peaks", "invariance", "linear_accuracy", "occlude", "suppress_overlaps", "transfer",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from ..data.image_source import ImageStream, NumberedImages, in_units, open_sour
 from ..record.hooks import check_layers, listening
 from ..record.inputs import check_images
 
-__all__ = ["features", "linear_accuracy", "split_classes", "transfer"]
+__all__ = ["average_precision", "features", "linear_accuracy", "split_classes", "transfer"]
 
 GRID = 2  # cells along each side over which maps are averaged
 SHRINK = 0.3  # of the ridge: the penalty for large weights, for each feature
@@ -22,12 +22,12 @@ SHRINK = 0.3  # of the ridge: the penalty for large weights, for each feature
 
 def transfer(net: nn.Module, images, labels, *, layers, per_class: int, draws: int = 5, seed: int = 0,
              grid: int = GRID, most: int = 50) -> dict[str, torch.Tensor]:  # fmt: skip
-    """dict layer -> (draws,) accuracies from 0 to 1 of a linear classifier on the layer's features. Section 5.2, Table 7.
+    """dict layer -> (draws,) accuracies, 0 to 1, of a linear classifier on the layer's features. Section 5.2, Table 7.
 
     The network stays as it is. Each image passes it once: see `features` for `images`, `layers` and `grid`. In each
-    draw, `per_class` images of every class train a linear classifier on standardised features, and at most `most` of the
-    others, the paper's 50, test it; accuracy is the mean over the classes. `labels`: (N,) integers.
-    See `linear_accuracy`, which does this with features that you have. Bad input: ValueError or TypeError.
+    draw, `per_class` images of every class train a linear classifier on standardised features, and at most `most` of
+    the others, the paper's 50, test it; accuracy is the mean over the classes. `labels`: (N,) integers. See
+    `linear_accuracy`, which does this with features that you have. Bad input: ValueError or TypeError.
     """
     layers, source = check_layers(net, layers), open_source(net, images)
     labels = _check_labels(labels, source.count)
@@ -140,6 +140,25 @@ def fit_linear(features: torch.Tensor, labels: torch.Tensor):
 
     ridge = RidgeClassifier(SHRINK * features.shape[1])
     return make_pipeline(StandardScaler(), ridge).fit(features.numpy(), labels.numpy())
+
+
+def average_precision(train: torch.Tensor, known: torch.Tensor, test: torch.Tensor, wanted: torch.Tensor):
+    """(K,) average precision of each of K classes, several of which an image may show: its mean is Table 6's number.
+
+    `train` (N,D) and `test` (M,D) are features, `known` (N,K) and `wanted` (M,K) their labels as `data.pascal` gives
+    them: 1 shown, -1 not shown, 0 does not count. A class that is never shown, or always, is NaN.
+    """
+    from sklearn.metrics import average_precision_score
+
+    found = []
+    for column in range(known.shape[1]):
+        seen, asked = known[:, column] != 0, wanted[:, column] != 0
+        if len(known[seen, column].unique()) < 2 or not bool((wanted[asked, column] == 1).any()):
+            found.append(torch.nan)
+            continue
+        scores = fit_linear(train[seen], known[seen, column]).decision_function(test[asked].numpy())
+        found.append(float(average_precision_score((wanted[asked, column] == 1).numpy(), scores)))
+    return torch.tensor(found)
 
 
 def _check_labels(labels, count: int | None = None) -> torch.Tensor:
