@@ -1,6 +1,6 @@
 """The networks of notebook 13 that are trained on Caltech-101 itself: from scratch, or from another task's weights.
 
-python -m data.make.transfer_training "scratch 30 draw 0" --data caltech-101 --work runs/transfer --out data/transfer.json
+python -m data.make.transfer_training --data caltech-101 --work runs/transfer --out data/transfer.json
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images in: photographs, folders, rendered scenes, Tiny ImageNet, Caltech-101, PASCAL; how an image becomes numbers."""
+"""Images in: photographs, folders, rendered scenes, Tiny ImageNet, Caltech-101, PASCAL; how they become numbers."""
 
 from . import scenes
 from .caltech_101 import caltech101

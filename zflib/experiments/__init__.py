@@ -8,6 +8,7 @@ from .top_k import Peaks, suppress_overlaps
 from .transfer_learning import average_precision, features, linear_accuracy, transfer
 
 __all__ = [
-    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "average_precision", "compare", "correspondence",
-    "features", "find_peaks", "invariance", "linear_accuracy", "occlude", "suppress_overlaps", "transfer",
+    "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "average_precision", "compare",
+    "correspondence", "features", "find_peaks", "invariance", "linear_accuracy", "occlude", "suppress_overlaps",
+    "transfer",
 ]  # fmt: skip
