@@ -136,7 +136,7 @@ class Enlarged(torch.utils.data.Dataset):
 
 
 def prepared(network: str) -> nn.Module:
-    """The network that a name begins with; "untrained": with weights drawn by torch, seed 0, a channel's spread kept."""
+    """The network that a name begins with; "untrained": weights of its size at random, seed 0 (He 2015)."""
     net = models.load(network.split()[0]).to(memory_format=torch.channels_last)  # faster on a CPU
     if "untrained" in network:
         torch.manual_seed(0)

@@ -1,0 +1,183 @@
+"""Notebook 13: what was measured on Caltech-101, how it is drawn, nearest neighbours, and how to choose a layer.
+
+data/make/transfer.py and data/make/transfer_training.py compute the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from .. import _files, show
+
+#: Table 4, Caltech-101: images of a class -> accuracy and its spread, in per cent.
+PAPER = {"pretrained": {15: (83.8, 0.5), 30: (86.5, 0.5)}, "from scratch": {15: (22.8, 1.5), 30: (46.5, 1.7)}}
+#: Table 7, Caltech-101, 30 images of a class, support vector machine.
+PAPER_LAYERS = {"1": 44.8, "2": 66.2, "3": 72.3, "4": 76.6, "5": 86.2, "7": 85.5}
+BLUE, RUST, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito
+
+
+class Measured:
+    """What was measured: `rows` by name, accuracies in per cent."""
+
+    def __init__(self, path: str | Path = _files.SHIPPED / "transfer.json"):
+        self.rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"]
+
+    def accuracy(self, name: str) -> torch.Tensor:
+        """(draws,) of a row; ValueError that lists the rows if there is none of this name."""
+        if name not in self.rows:
+            raise ValueError(f"name {name!r} is no row; there are {', '.join(self.rows)}")
+        return 100 * torch.tensor(self.rows[name]["accuracy"])
+
+    def curve(self, network: str, layer: str) -> dict[int, torch.Tensor]:
+        """Images of a class -> (draws,), for all numbers that were measured."""
+        rows = [row for row in self.rows.values() if row.get("network") == network and row.get("layer") == layer]
+        counts = sorted(row["per_class"] for row in rows if not row["change"])
+        return {count: self.accuracy(f"{network} {layer} {count}") for count in counts}
+
+    def layers(self, network: str, names: list[str]) -> dict[str, torch.Tensor]:
+        """Layer -> (draws,) with 30 images of a class; a name may hold a change, "conv10 averaged"."""
+        return {name: self.accuracy(f"{network} {name} 30") for name in names}
+
+    def trained(self, kind: str) -> dict[int, torch.Tensor]:
+        """Images of a class -> (draws,) of networks that were trained on Caltech-101: kind "scratch" or "tuned"."""
+        found: dict[int, list] = {}
+        for name, row in self.rows.items():
+            if name.startswith(f"{kind} "):
+                found.setdefault(row["per_class"], []).append(100 * row["accuracy"][0])
+        return {count: torch.tensor(values) for count, values in sorted(found.items())}
+
+
+def told(values: torch.Tensor) -> str:
+    """ "88.4 ± 0.3": mean and standard deviation over the draws."""
+    return f"{float(values.mean()):.1f}" + (f" ± {float(values.std()):.1f}" if len(values) > 1 else "")
+
+
+def images_needed(curve: Mapping[int, torch.Tensor], level: float) -> float:
+    """How many images of a class a curve needs to reach `level` per cent, read off between its points; inf: never.
+
+    Between two points the accuracy is taken to grow with the logarithm of the number.
+    """
+    points = [(count, float(values.mean())) for count, values in sorted(curve.items())]
+    if points[0][1] >= level:
+        return float(points[0][0])
+    for (few, low), (many, high) in pairwise(points):
+        if low < level <= high:
+            return math.exp(math.log(few) + (level - low) / (high - low) * math.log(many / few))
+    return math.inf
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Mapping = PAPER):
+    """Figure 9's kind of picture on a matplotlib Axes: accuracy against images of a class, the paper's as crosses.
+
+    The bars are standard deviations over the draws, mostly smaller than the points.
+    """
+    for (name, curve), colour in zip(curves.items(), (BLUE, RUST, GREEN, PINK)):
+        counts, values = list(curve), list(curve.values())
+        means = [float(value.mean()) for value in values]
+        spread = [float(value.std()) if len(value) > 1 else 0 for value in values]
+        ax.errorbar(counts, means, spread, fmt="o-", color=colour, lw=2.5, capsize=3)
+        ax.text(31, means[-1], name, color=colour, va="center", fontsize=13)
+    for name, points in paper.items():
+        means, spreads = zip(*points.values())
+        ax.errorbar(list(points), means, spreads, fmt="x", color=GREY, ms=9, mew=2.5, capsize=3)
+        ax.text(14.3, means[0], f"paper, {name}", color=GREY, ha="right", va="center", fontsize=12)
+    ax.set(xlabel="training images of a class", ylabel="accuracy in %, mean over classes", xlim=(4, 43), ylim=(0, 100))
+    ax.set_xticks([5, 10, 15, 30])
+    return ax
+
+
+def draw_layers(ax, layers: Mapping[str, torch.Tensor], *, name: str, colour: str = BLUE, at: float = 0):
+    """Accuracy layer by layer on a matplotlib Axes, a dot for each draw, so that the spread shows."""
+    means = [float(values.mean()) for values in layers.values()]
+    places = [at + number for number in range(len(layers))]
+    ax.plot(places, means, "-", color=colour, lw=2.5)
+    for place, values in zip(places, layers.values()):
+        ax.plot([place] * len(values), values.tolist(), "o", color=colour, ms=4)
+    ax.text(places[-1] + 0.15, means[-1], name, color=colour, va="center", fontsize=12)
+    return ax
+
+
+def draw_bars(ax, bars: Mapping[str, torch.Tensor], *, colours: Mapping[str, str] | None = None):
+    """Horizontal bars of (draws,) accuracies, named and with their numbers, the first one on top."""
+    for number, (name, values) in enumerate(bars.items()):
+        mean, spread = float(values.mean()), float(values.std()) if len(values) > 1 else 0
+        ax.barh(-number, mean, xerr=spread, color=(colours or {}).get(name, BLUE), height=0.7)
+        ax.text(1, -number, name, va="center", color="white", fontsize=12)
+        ax.text(mean + 1.5, -number, f"{mean:.1f}", va="center", fontsize=12)
+    ax.set(yticks=[], xlim=(0, 100), xlabel="accuracy in %, mean over classes, 30 training images of a class")
+    return ax
+
+
+# --- nearest neighbours ----------------------------------------------------------------------------------------------
+
+
+def nearest(features: torch.Tensor, query: int, k: int) -> torch.Tensor:
+    """(k,) numbers of the rows of (N,D) features that point most nearly where row `query` does, itself left out."""
+    directions = torch.nn.functional.normalize(features, dim=1)
+    cosines = directions @ directions[query]
+    cosines[query] = -2  # below every cosine
+    return cosines.topk(k).indices
+
+
+def nearest_elsewhere(features: torch.Tensor, owners: torch.Tensor, query: int, k: int) -> torch.Tensor:
+    """(k,) numbers of the nearest rows, at most one of each owner and none of the query's own.
+
+    `owners` (N,): from which photograph each row comes; windows of the same one overlap, and would be found first.
+    """
+    found, seen = [], {int(owners[query])}
+    for number in nearest(features, query, len(features) - 1).tolist():
+        if int(owners[number]) not in seen:
+            found.append(number)
+            seen.add(int(owners[number]))
+    return torch.tensor(found[:k])
+
+
+def neighbour_sheet(pixels: torch.Tensor, query: int, found: Mapping[str, torch.Tensor], *, side: int = 300):
+    """(H,W,3) uint8: a row for each space, the query, then what is nearest to it; `pixels` (N,3,S,S) uint8."""
+    tiles, captions = [], []
+    for name, numbers in found.items():
+        for place, number in enumerate([query, *numbers.tolist()]):
+            tiles.append(show.upscale(show.image_pixels(pixels[number]), side, smooth=True))
+            captions.append(f"{name}: asked" if place == 0 else f"nearest {place}" if place == 1 else f"{place}")
+    return show.poster(tiles, captions, columns=1 + max(len(numbers) for numbers in found.values()))
+
+
+def same_class(features: torch.Tensor, labels: torch.Tensor, k: int = 5) -> torch.Tensor:
+    """(N,) the share of each row's k nearest ones that have its label."""
+    shares = [(labels[nearest(features, query, k)] == labels[query]).float().mean() for query in range(len(features))]
+    return torch.stack(shares)
+
+
+# --- choosing a layer ------------------------------------------------------------------------------------------------
+
+
+def validated(features: Mapping[str, torch.Tensor], labels: torch.Tensor, accuracy: Callable) -> torch.Tensor:
+    """(L,) accuracy of each of L layers, (N,D) features of the same N images, on images it was not trained on.
+
+    Images 0, 2, 4, … train, images 1, 3, 5, … test. `accuracy(train, known, test, wanted)`: features and labels of
+    both halves.
+    """
+    scores = [accuracy(x[0::2], labels[0::2], x[1::2], labels[1::2]) for x in features.values()]
+    return torch.tensor(scores)
+
+
+def by_means(train: torch.Tensor, known: torch.Tensor, test: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Accuracy, mean over classes, of the simplest classifier: each class is the mean of its training images."""
+    classes = known.unique()
+    means = torch.stack([train[known == label].mean(dim=0) for label in classes])
+    guesses = classes[torch.cdist(test, means).argmin(dim=1)]
+    return float(torch.stack([(guesses == wanted)[wanted == label].float().mean() for label in wanted.unique()]).mean())
+
+
+def tasks(world) -> dict[str, torch.Tensor]:
+    """Three new tasks on rendered scenes, (N,) labels each: what it is, what lies behind it, which way it is turned."""
+    return {"object": world.labels, "background": world.backgrounds, "turned": (world.pose[:, 3] > 0).long()}
