@@ -19,6 +19,12 @@ from .. import _files, show
 PAPER = {"pretrained": {15: (83.8, 0.5), 30: (86.5, 0.5)}, "from scratch": {15: (22.8, 1.5), 30: (46.5, 1.7)}}
 #: Table 7, Caltech-101, 30 images of a class, support vector machine.
 PAPER_LAYERS = {"1": 44.8, "2": 66.2, "3": 72.3, "4": 76.6, "5": 86.2, "7": 85.5}
+#: The layers that the notebook shows, by network; the scores of squeezenet are conv10's maps, averaged.
+LAYERS = {
+    "squeezenet": ["conv1", "fire3", "fire5", "fire7", "fire9", "conv10 averaged"],
+    "zfnet56": ["conv1", "conv2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"],
+}
+UNTRAINED = {"squeezenet": LAYERS["squeezenet"][:-1], "zfnet56": LAYERS["zfnet56"]}
 BLUE, RUST, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito
 
 
@@ -95,15 +101,30 @@ def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Map
     return ax
 
 
-def draw_layers(ax, layers: Mapping[str, torch.Tensor], *, name: str, colour: str = BLUE, at: float = 0):
+def draw_layers(ax, layers: Mapping[str, torch.Tensor], *, name: str = "", colour: str = BLUE):
     """Accuracy layer by layer on a matplotlib Axes, a dot for each draw, so that the spread shows."""
     means = [float(values.mean()) for values in layers.values()]
-    places = [at + number for number in range(len(layers))]
-    ax.plot(places, means, "-", color=colour, lw=2.5)
-    for place, values in zip(places, layers.values()):
+    ax.plot(range(len(layers)), means, "-", color=colour, lw=2.5)
+    for place, values in enumerate(layers.values()):
         ax.plot([place] * len(values), values.tolist(), "o", color=colour, ms=4)
-    ax.text(places[-1] + 0.15, means[-1], name, color=colour, va="center", fontsize=12)
+    ax.text(0, means[0] + 4, name, color=colour, fontsize=12)
     return ax
+
+
+def draw_panels(axes, measured: Measured):
+    """Table 7 on three matplotlib Axes: the paper's layers, those of squeezenet, those of zfnet56."""
+    paper, squeezenet, zfnet56 = axes
+    draw_layers(paper, {layer: torch.tensor([value]) for layer, value in PAPER_LAYERS.items()}, colour=GREY)
+    paper.set_xticks(range(len(PAPER_LAYERS)), list(PAPER_LAYERS))
+    for ax, (network, layers) in zip((squeezenet, zfnet56), LAYERS.items()):
+        draw_layers(ax, measured.layers(network, layers), name="trained")
+        draw_layers(ax, measured.layers(f"{network} untrained", UNTRAINED[network]), name="random weights", colour=RUST)
+        ax.set_title(network)
+        ax.set_xticks(range(len(layers)), [layer.split()[0] for layer in layers])
+    paper.set(title="the paper", ylabel="accuracy in %, mean over classes", ylim=(0, 100))
+    for ax in axes:
+        ax.set_xlabel("layer")
+    return axes
 
 
 def draw_bars(ax, bars: Mapping[str, torch.Tensor], *, colours: Mapping[str, str] | None = None):
@@ -141,14 +162,17 @@ def nearest_elsewhere(features: torch.Tensor, owners: torch.Tensor, query: int, 
     return torch.tensor(found[:k])
 
 
-def neighbour_sheet(pixels: torch.Tensor, query: int, found: Mapping[str, torch.Tensor], *, side: int = 300):
-    """(H,W,3) uint8: a row for each space, the query, then what is nearest to it; `pixels` (N,3,S,S) uint8."""
+def neighbour_sheet(pixels: torch.Tensor, owners: torch.Tensor, queries, spaces: Mapping[str, torch.Tensor]):
+    """(H,W,3) uint8: a row for each query, itself and then what is nearest to it in each space, from other photographs.
+
+    `pixels` (N,3,S,S) uint8; `spaces`: name -> (N,D) features.
+    """
     tiles, captions = [], []
-    for name, numbers in found.items():
-        for place, number in enumerate([query, *numbers.tolist()]):
-            tiles.append(show.upscale(show.image_pixels(pixels[number]), side, smooth=True))
-            captions.append(f"{name}: asked" if place == 0 else f"nearest {place}" if place == 1 else f"{place}")
-    return show.poster(tiles, captions, columns=1 + max(len(numbers) for numbers in found.values()))
+    for query in queries:
+        found = {"this": query} | {name: int(nearest_elsewhere(x, owners, query, 1)[0]) for name, x in spaces.items()}
+        tiles += [show.upscale(show.image_pixels(pixels[number]), 460, smooth=True) for number in found.values()]
+        captions += ["we ask for this", *(f"nearest by {name}" for name in spaces)]
+    return show.poster(tiles, captions, columns=1 + len(spaces))
 
 
 def same_class(features: torch.Tensor, labels: torch.Tensor, k: int = 5) -> torch.Tensor:
