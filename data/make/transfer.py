@@ -73,7 +73,7 @@ def pixels_of(root: str, work: Path, *, most: int = 60) -> tuple[np.ndarray, tor
 def few_of_each(root: str, most: int) -> tuple[list[Path], torch.Tensor]:
     """Paths and labels of Caltech-101's first `most` images of each class."""
     paths, labels, _ = data.caltech101(root)
-    kept = torch.cat([(labels == label).nonzero().flatten()[:most] for label in labels.unique()])
+    kept = first_of_each(labels, most)
     return [paths[i] for i in kept.tolist()], labels[kept]
 
 
@@ -83,10 +83,15 @@ ZFNET = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc
 SQUEEZENET = ("conv1", "fire3", "fire5", "fire7", "fire9", "conv10")
 FIRES = SQUEEZENET[:-1]
 CURVE = (5, 10, 15, 30)
+#: Where networks are compared, and not numbers with the paper's: the first 15 images of each class, of which 10 train.
+FEW, LEARNT = 15, 10
 
 
 class Features:
-    """Features of all images by (network, layer); a network's are computed once and kept in the folder `work`."""
+    """Features by (network, layer), computed once and kept in the folder `work`.
+
+    Of all images for "zfnet56" and "squeezenet"; of the first FEW of each class for networks that are only compared.
+    """
 
     def __init__(self, root: str, tiny: str | None, work: Path):
         self.root, self.tiny, self.work, self.known = root, tiny, work, {}
@@ -103,26 +108,37 @@ class Features:
 
     def computed(self, network: str) -> dict[str, torch.Tensor]:
         """All layers of a network, over a grid of 2 x 2; "whole" networks keep all positions of their maps."""
-        small = torch.from_numpy(self.pixels)
+        chosen = slice(None) if network in ("zfnet56", "squeezenet") else first_of_each(self.labels, FEW).numpy()
+        small = torch.from_numpy(self.pixels[chosen])
+        if network.endswith("at 56 pixels"):
+            return features(prepared(network), Enlarged(self.pixels[chosen]), layers=SQUEEZENET)
         if network.startswith("squeezenet"):
-            return features(prepared(network), self.sharp(network), layers=SQUEEZENET)
+            paths = few_of_each(self.root, 60 if network == "squeezenet" else FEW)[0]
+            return features(prepared(network), paths, layers=SQUEEZENET)
         if network == "zfnet56 whole":
             net = prepared("zfnet56")
             found = features(net, small, layers=["conv3", "pool5", net.fc6, net.fc7], grid=7)
             return dict(zip(("conv3", "pool5", "fc6 before its ReLU", "fc7 before its ReLU"), found.values()))
         if network == "zfnet56 on Tiny ImageNet":
-            return features(prepared(network), data.tiny_imagenet(self.tiny, "val")[0], layers=ZFNET)
+            pixels, labels, _ = data.tiny_imagenet(self.tiny, "val")
+            return features(prepared(network), pixels[first_of_each(labels, FEW).numpy()], layers=ZFNET)
         return features(prepared(network), small, layers=ZFNET)
 
-    def sharp(self, network: str):
-        """The photographs as files, or, "at 56 pixels", enlarged again after they were made as small as zfnet56's."""
-        if not network.endswith("at 56 pixels"):
-            return few_of_each(self.root, 60)[0]
-        return Enlarged(self.pixels)
+    def labels_of(self, row: Row) -> torch.Tensor:
+        """(N,) labels of the images that a row looks at."""
+        labels = self.labels
+        if row.network.endswith("Tiny ImageNet"):
+            labels = data.tiny_imagenet(self.tiny, "val")[1]
+        return labels[first_of_each(labels, row.most)]
+
+
+def first_of_each(labels: torch.Tensor, most: int) -> torch.Tensor:
+    """The numbers of the first `most` images of each class, class by class."""
+    return torch.cat([(labels == label).nonzero().flatten()[:most] for label in labels.unique()])
 
 
 class Enlarged(torch.utils.data.Dataset):
-    """(N,3,64,64) pixels, one by one, at four times the size."""
+    """(N,3,64,64) pixels, one by one, at four times the size: what zfnet56 sees, for a network that takes more."""
 
     def __init__(self, pixels: np.ndarray):
         self.pixels = pixels
@@ -164,10 +180,12 @@ class Row:
     layer: str
     per_class: int = 30
     change: str = ""
+    most: int = 60  # images of a class that are looked at
 
     @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.network, self.layer, self.change, str(self.per_class))))
+        few = f"of {self.most}" if self.most != 60 else ""
+        return " ".join(filter(None, (self.network, self.layer, self.change, str(self.per_class), few)))
 
 
 def random_units(found: torch.Tensor, width: int = 1024) -> torch.Tensor:
@@ -217,25 +235,32 @@ def rows() -> list[Row]:
     found += [Row("zfnet56", "conv3", change=change) for change in ("projected to 200", "principal 200")]
     found += [Row("squeezenet", "fire9", n) for n in CURVE] + [Row("squeezenet", layer) for layer in FIRES]
     found += [Row("squeezenet", "conv10", change=change) for change in ("averaged", "averaged, 200 classes")]
-    found += [Row("zfnet56 whole", "conv3", change=f"grid {grid}") for grid in (1, 3)]
-    found += [Row("zfnet56 whole", f"fc{number} before its ReLU") for number in (6, 7)]
-    found += [Row("zfnet56 whole", "pool5"), Row("zfnet56 whole", "pool5", change="random units")]
-    found += [Row("squeezenet at 56 pixels", layer) for layer in FIRES]
-    found += [Row("squeezenet at 56 pixels", "conv10", change="averaged")]
-    found += [Row("zfnet56 on Tiny ImageNet", layer) for layer in ("conv3", "conv5", "fc6", "fc7")]
-    found += [Row("zfnet56 untrained", layer) for layer in ZFNET]
-    found += [Row("squeezenet untrained", layer) for layer in FIRES]
+    found += [few("zfnet56", layer) for layer in ZFNET] + [few("squeezenet", layer) for layer in FIRES]
+    found += [few("zfnet56", "conv3", change) for change in ("projected to 200", "principal 200")]
+    found += [few("squeezenet", "conv10", "averaged")]
+    found += [few("zfnet56 whole", "conv3", f"grid {grid}") for grid in (1, 3)]
+    found += [few("zfnet56 whole", f"fc{number} before its ReLU") for number in (6, 7)]
+    found += [few("zfnet56 whole", "pool5"), few("zfnet56 whole", "pool5", "random units")]
+    found += [few("squeezenet at 56 pixels", layer) for layer in FIRES]
+    found += [few("squeezenet at 56 pixels", "conv10", "averaged")]
+    found += [few("zfnet56 on Tiny ImageNet", layer) for layer in ZFNET]
+    found += [few("zfnet56 untrained", layer) for layer in ZFNET]
+    found += [few("squeezenet untrained", layer) for layer in FIRES]
     return list(dict.fromkeys(found))
+
+
+def few(network: str, layer: str, change: str = "") -> Row:
+    """A row that is compared with others of its kind."""
+    return Row(network, layer, LEARNT, change, FEW)
 
 
 def measure(row: Row, known: Features, draws: int) -> tuple[list[float], int]:
     """The accuracies, and how many features there were."""
-    found = known.of(row.network, row.layer)
+    found, labels = known.of(row.network, row.layer), known.labels_of(row)
+    if len(found) > len(labels):  # features of all images
+        found = found[first_of_each(known.labels, row.most)]
     if row.change:
         found = CHANGES[row.change](found)
-    labels = known.labels
-    if row.network.endswith("Tiny ImageNet"):
-        labels = data.tiny_imagenet(known.tiny, "val")[1]
     accuracy = linear_accuracy(found, labels, per_class=row.per_class, draws=draws)
     return [round(value, 5) for value in accuracy.tolist()], found.shape[1]
 

@@ -24,7 +24,7 @@ LAYERS = {
     "squeezenet": ["conv1", "fire3", "fire5", "fire7", "fire9", "conv10 averaged"],
     "zfnet56": ["conv1", "conv2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"],
 }
-UNTRAINED = {"squeezenet": LAYERS["squeezenet"][:-1], "zfnet56": LAYERS["zfnet56"]}
+FEW = "10 of 15"  # training images of a class, and all that are looked at, where networks are compared
 BLUE, RUST, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito
 
 
@@ -43,12 +43,12 @@ class Measured:
     def curve(self, network: str, layer: str) -> dict[int, torch.Tensor]:
         """Images of a class -> (draws,), for all numbers that were measured."""
         rows = [row for row in self.rows.values() if row.get("network") == network and row.get("layer") == layer]
-        counts = sorted(row["per_class"] for row in rows if not row["change"])
+        counts = sorted(row["per_class"] for row in rows if not row["change"] and row.get("most", 60) == 60)
         return {count: self.accuracy(f"{network} {layer} {count}") for count in counts}
 
-    def layers(self, network: str, names: list[str]) -> dict[str, torch.Tensor]:
-        """Layer -> (draws,) with 30 images of a class; a name may hold a change, "conv10 averaged"."""
-        return {name: self.accuracy(f"{network} {name} 30") for name in names}
+    def layers(self, network: str, names: list[str], images: str = "30") -> dict[str, torch.Tensor]:
+        """Layer -> (draws,) with 30 images of a class, or FEW; a name may hold a change, "conv10 averaged"."""
+        return {name: self.accuracy(f"{network} {name} {images}") for name in names}
 
     def trained(self, kind: str) -> dict[int, torch.Tensor]:
         """Images of a class -> (draws,) of networks that were trained on Caltech-101: kind "scratch" or "tuned"."""
@@ -84,9 +84,11 @@ def images_needed(curve: Mapping[int, torch.Tensor], level: float) -> float:
 def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Mapping = PAPER):
     """Figure 9's kind of picture on a matplotlib Axes: accuracy against images of a class, the paper's as crosses.
 
-    The bars are standard deviations over the draws, mostly smaller than the points.
+    The bars are standard deviations over the draws, mostly smaller than the points. An empty curve is left out.
     """
     for (name, curve), colour in zip(curves.items(), (BLUE, RUST, GREEN, PINK)):
+        if not curve:
+            continue
         counts, values = list(curve), list(curve.values())
         means = [float(value.mean()) for value in values]
         spread = [float(value.std()) if len(value) > 1 else 0 for value in values]
@@ -102,28 +104,43 @@ def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Map
 
 
 def draw_layers(ax, layers: Mapping[str, torch.Tensor], *, name: str = "", colour: str = BLUE):
-    """Accuracy layer by layer on a matplotlib Axes, a dot for each draw, so that the spread shows."""
+    """Accuracy layer by layer on a matplotlib Axes, a dot for each draw; `name`: its words in a legend."""
     means = [float(values.mean()) for values in layers.values()]
-    ax.plot(range(len(layers)), means, "-", color=colour, lw=2.5)
+    ax.plot(range(len(layers)), means, "-", color=colour, lw=2.5, label=name or None)
     for place, values in enumerate(layers.values()):
         ax.plot([place] * len(values), values.tolist(), "o", color=colour, ms=4)
-    ax.text(0, means[0] + 4, name, color=colour, fontsize=12)
+    if name:
+        ax.legend(frameon=False, loc="upper left", fontsize=11)
     return ax
 
 
 def draw_panels(axes, measured: Measured):
     """Table 7 on three matplotlib Axes: the paper's layers, those of squeezenet, those of zfnet56."""
-    paper, squeezenet, zfnet56 = axes
-    draw_layers(paper, {layer: torch.tensor([value]) for layer, value in PAPER_LAYERS.items()}, colour=GREY)
-    paper.set_xticks(range(len(PAPER_LAYERS)), list(PAPER_LAYERS))
-    for ax, (network, layers) in zip((squeezenet, zfnet56), LAYERS.items()):
-        draw_layers(ax, measured.layers(network, layers), name="trained")
-        draw_layers(ax, measured.layers(f"{network} untrained", UNTRAINED[network]), name="random weights", colour=RUST)
-        ax.set_title(network)
+    columns = {"the paper": {layer: torch.tensor([value]) for layer, value in PAPER_LAYERS.items()}}
+    columns |= {network: measured.layers(network, layers) for network, layers in LAYERS.items()}
+    for ax, (title, layers), colour in zip(axes, columns.items(), (GREY, BLUE, RUST)):
+        draw_layers(ax, layers, colour=colour)
         ax.set_xticks(range(len(layers)), [layer.split()[0] for layer in layers])
-    paper.set(title="the paper", ylabel="accuracy in %, mean over classes", ylim=(0, 100))
-    for ax in axes:
-        ax.set_xlabel("layer")
+        ax.set(title=title, xlabel="layer", ylim=(0, 100))
+    axes[0].set_ylabel("accuracy in %, mean over classes")
+    return axes
+
+
+def draw_compared(axes, measured: Measured):
+    """The same layers on other images and with other weights, on a matplotlib Axes for each network; 10 images train."""
+    small, own, random = "photographs of 56 pixels", "its own 200 classes", "random weights"
+    others = {
+        "squeezenet": {"": "trained", " at 56 pixels": small, " untrained": random},
+        "zfnet56": {"": "trained", " on Tiny ImageNet": own, " untrained": random},
+    }
+    for ax, (network, kinds) in zip(axes, others.items()):
+        names = LAYERS[network]
+        for (kind, words), colour in zip(kinds.items(), (BLUE, GREEN, RUST)):
+            own = names[:-1] if network + kind == "squeezenet untrained" else names
+            draw_layers(ax, measured.layers(network + kind, own, FEW), name=words, colour=colour)
+        ax.set_xticks(range(len(names)), [name.split()[0] for name in names])
+        ax.set(title=network, xlabel="layer", ylim=(0, 100))
+    axes[0].set_ylabel("accuracy in %, 10 training images of a class")
     return axes
 
 
@@ -134,7 +151,7 @@ def draw_bars(ax, bars: Mapping[str, torch.Tensor], *, colours: Mapping[str, str
         ax.barh(-number, mean, xerr=spread, color=(colours or {}).get(name, BLUE), height=0.7)
         ax.text(1, -number, name, va="center", color="white", fontsize=12)
         ax.text(mean + 1.5, -number, f"{mean:.1f}", va="center", fontsize=12)
-    ax.set(yticks=[], xlim=(0, 100), xlabel="accuracy in %, mean over classes, 30 training images of a class")
+    ax.set(yticks=[], xlim=(0, 100), xlabel="accuracy in %, 10 training images of a class")
     return ax
 
 
