@@ -127,7 +127,7 @@ def draw_panels(axes, measured: Measured):
 
 
 def draw_compared(axes, measured: Measured):
-    """The same layers on other images and with other weights, on a matplotlib Axes for each network; 10 images train."""
+    """The same layers on other images and with other weights, on a matplotlib Axes for each network."""
     small, own, random = "photographs of 56 pixels", "its own 200 classes", "random weights"
     others = {
         "squeezenet": {"": "trained", " at 56 pixels": small, " untrained": random},
