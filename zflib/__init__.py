@@ -24,18 +24,20 @@ from .experiments import (
     activation_maximisation,
     correspondence,
     curvature,
+    features,
     find_peaks,
     invariance,
     occlude,
+    transfer,
 )  # fmt: skip
 from .models import ZFNet, alexnet56, device, load, pretrained, scenes56, zfnet56
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "activation_maximisation",
-    "alexnet56", "complete_colab", "correspondence", "curvature", "data", "deconv", "device", "experiments",
+    "alexnet56", "complete_colab", "correspondence", "curvature", "data", "deconv", "device", "experiments", "features",
     "find_peaks", "invariance", "layers", "load", "models", "occlude", "pretrained", "receptive_field",
-    "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "receptive_fields", "record", "scenes", "scenes56", "train", "transfer", "versions", "zfnet56",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The paper's experiments on any network: strongest images, occlusion, invariance, correspondence.
+"""The paper's experiments on any network: strongest images, occlusion, invariance, correspondence, transfer.
 
 Also what went before the paper: activation maximisation and the curvature of a unit.
 """
@@ -10,8 +10,10 @@ from .occlusion import OcclusionMaps, occlude
 from .part_correspondence import Comparison, Correspondence, compare, correspondence
 from .peaks import Found, find_peaks
 from .top_k import Peaks, suppress_overlaps
+from .transfer_learning import average_precision, features, linear_accuracy, transfer
 
 __all__ = [
     "Comparison", "Correspondence", "Found", "Invariance", "OcclusionMaps", "Peaks", "activation_maximisation",
-    "compare", "correspondence", "curvature", "find_peaks", "invariance", "occlude", "suppress_overlaps",
+    "average_precision", "compare", "correspondence", "curvature", "features", "find_peaks", "invariance",
+    "linear_accuracy", "occlude", "suppress_overlaps", "transfer",
 ]  # fmt: skip
