@@ -8,9 +8,10 @@ import torch
 
 from ..studies.ablation import FIVE, KRIZHEVSKY, VARIANTS
 from .cases import case, seeded
-from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict, in_numbers
+from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict, exercise, in_numbers
 
 
+@exercise
 def order(names: Sequence[str]) -> Verdict:
     """How many of the ten pairs among `names`, the five networks from best to worst, lie as in the paper's Table 3."""
     if names is None or names is ... or (hasattr(names, "__len__") and len(names) == 0):
