@@ -125,7 +125,7 @@ def test_a_maximum_over_the_map_is_invariant_to_shifts_that_stay_inside():
 def test_the_layers_score_is_the_mean_of_its_best_fifth():
     local = torch.tensor([[1.0, 0.5, 0.2, 0.1, 0.0, float("nan")]])
     quiet = torch.tensor([False] * 5 + [True])
-    found = firing_rates.FiringRates((1.0,), torch.zeros(6), quiet, torch.full((6,), 0.01), local)
+    found = firing_rates.FiringRates((1.0,), torch.zeros(6), quiet, torch.full((6,), 0.01), local, local)
     assert found.best() == pytest.approx(100) and found.best(0.4) == pytest.approx(75)
     assert found.best(1) == pytest.approx(36)
 
@@ -138,6 +138,19 @@ def test_bad_input(net, images, changes, message):
     settings = {"transform": "translate", "amounts": (1,), "layers": "conv1", "rate": 0.1} | changes
     with pytest.raises(ValueError, match=message):
         firing_rates.unit_invariance(net, images, **settings)
+
+
+def test_silent_units_have_a_local_rate_above_their_own_floor():
+    """A unit that fires on one bright pixel of 3 of 40 images cannot reach a rate of 0.2; two of them stay inside."""
+    net = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    nn.init.ones_(net[0].weight)
+    images = torch.zeros(40, 3, 12, 12)
+    for i, row in enumerate((2, 3, 10)):
+        images[i, :, row, 5] = 1
+    settings = {"transform": "translate", "amounts": (0, 3), "layers": "1", "rate": 0.2}
+    found = firing_rates.unit_invariance(net, images, **settings)["1"]
+    assert found.silent.tolist() == [True] and bool(found.local.isnan().all())
+    torch.testing.assert_close(found.local_of_all[:, 0], torch.tensor([1.0, 2 / 3]))
 
 
 def test_a_dead_layer_is_silent_and_has_no_score(images):

@@ -24,7 +24,8 @@ class FiringRates:
 
     `threshold` (U,): a unit fires above it, NaN for a silent one; `silent` (U,) bool: it has no threshold, see
     `silent`; `overall` (U,): the share of all images on which it fires, the global rate; `local` (A,U): the share
-    that still fires of the images on which it fired unmoved, the local rate.
+    that still fires of the images on which it fired unmoved, the local rate, NaN for silent units; `local_of_all`
+    (A,U): the same with the silent units, which fire above their own floor; NaN for those that never do.
     """
 
     amounts: tuple[float, ...]
@@ -32,6 +33,7 @@ class FiringRates:
     silent: torch.Tensor
     overall: torch.Tensor
     local: torch.Tensor
+    local_of_all: torch.Tensor
 
     @property
     def score(self) -> torch.Tensor:
@@ -120,6 +122,6 @@ def _units(out: torch.Tensor, where: str) -> torch.Tensor:
 
 def _rates(amounts, values: torch.Tensor, limit: torch.Tensor, still: torch.Tensor, rate: float) -> FiringRates:
     quiet, fires = silent(values, limit, rate), (values > limit).sum(dim=0)
-    local = (still / fires).masked_fill(quiet, torch.nan)  # 0 / 0 is NaN as well
+    local = (still / fires).cpu()  # 0 / 0 is NaN
     return FiringRates(amounts, limit.masked_fill(quiet, torch.nan).cpu(), quiet.cpu(), (fires / len(values)).cpu(),
-                       local.cpu())  # fmt: skip
+                       local.masked_fill(quiet.cpu(), torch.nan), local)  # fmt: skip
