@@ -150,7 +150,7 @@ def draw_bars(ax, bars: Mapping[str, torch.Tensor], *, colours: Mapping[str, str
         mean, spread = float(values.mean()), float(values.std()) if len(values) > 1 else 0
         ax.barh(-number, mean, xerr=spread, color=(colours or {}).get(name, BLUE), height=0.7)
         ax.text(1, -number, name, va="center", color="white", fontsize=12)
-        ax.text(mean + 1.5, -number, f"{mean:.1f}", va="center", fontsize=12)
+        ax.text(mean + spread + 1, -number, f"{mean:.1f}", va="center", fontsize=12)
     ax.set(yticks=[], xlim=(0, 100), xlabel="accuracy in %, 10 training images of a class")
     return ax
 
