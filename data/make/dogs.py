@@ -1,4 +1,4 @@
-"""Table 1 as data: the correspondence of five annotated dogs.
+"""Table 1 as data: the correspondence of the annotated dogs.
 
 python -m data.make.dogs --data tiny-imagenet-200 --out data/dogs-correspondence.json
 """
@@ -9,14 +9,13 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
-from statistics import fmean, median_high
+
+from scipy import stats
 
 from zflib import models
 from zflib._arguments import one_sentence
 from zflib._files import write_atomically
-from zflib.experiments.part_correspondence import Correspondence, compare
 from zflib.studies import dogs
 
 
@@ -42,71 +41,46 @@ def paths(root: str | Path, known: dogs.Dogs) -> list[Path]:
     return found
 
 
-class Rows(dogs.Table):
-    """The table with everything that is shipped of it; `draws`: how many of "random" and "same place"."""
-
-    def __init__(self, *given, draws: int = dogs.DRAWS):
-        super().__init__(*given)
-        self.draws = draws
-
-    def rows(self, layer: str, size: int = dogs.SIZE, *, draws: int | None = None) -> dict[str, dict[str, float]]:
-        """name -> numbers of a row, for the parts, "random" and "same place"; the last two are means over draws."""
-        rows = {part: numbers(self.score(part, layer, size)) for part in self.positions}
-        for name in ("random", "same place"):
-            drawn = [self.score(name, layer, size, seed) for seed in range(draws or self.draws)]
-            several = [numbers(score) for score in drawn]
-            rows[name] = {key: fmean(row[key] for row in several) for key in several[0]}
-        return rows
-
-    def against_random(self, layer: str, *, share: float = 1.0) -> dict[str, dict[str, float]]:
-        """part -> how much lower than random places, the mean over the draws; p is that of the median draw.
-
-        `share`: only this share of the units, those that change most.
-        """
-        controls = [self.score("random", layer, seed=seed).strongest(share) for seed in range(self.draws)]
-        found = {}
-        for part in self.positions:
-            mine = self.score(part, layer).strongest(share)
-            both = [vars(compare(mine, control)) for control in controls]
-            middles = {"difference": fmean, "p": median_high, "ratio_difference": fmean, "ratio_p": median_high}
-            found[part] = {key: middle([one[key] for one in both]) for key, middle in middles.items()}
-        return found
-
-    def same_part(self, layer: str) -> dict[str, dict[str, float]]:
-        """Two parts -> the scores of pairs with the same part masked and with different ones, and their p."""
-        masks = {part: self.score(part, layer) for part in self.positions}
-        pairs = combinations(masks, 2)
-        both = {f"{one} / {other}": vars(compare(masks[one], masks[other])) for one, other in pairs}
-        return {name: {key: one[key] for key in ("matched", "crossed", "same_p")} for name, one in both.items()}
-
-
-def numbers(score: Correspondence) -> dict[str, float]:
-    """What a row of the table holds."""
-    sparse = score.strongest(dogs.SHARE)  # all images equally dense, about as the paper's must have been
-    return {
-        "delta": score.delta, "spread": score.std, "null": score.null, "ratio": score.ratio,
-        "changed_fraction": score.changed_fraction, "z": score.z,
-        "sparse_delta": sparse.delta, "sparse_spread": sparse.std, "sparse_null": sparse.null,
-    }  # fmt: skip
-
-
 def measure(net: models.ZFNet, root: str | Path, report: Callable[[str], None] = lambda line: None) -> dict:
     """All numbers of the dogs of a Tiny ImageNet folder: Table 1, its controls, and other sizes of the mask."""
     known = dogs.annotations()
     margin = (net.geometry.resize - net.geometry.crop) // 2
     places = {part: where - margin for part, where in known.parts.items()}
-    table = Rows(net, net.preprocess(paths(root, known)), places, draws=dogs.DRAWS)
+    table = dogs.Table(net, net.preprocess(paths(root, known)), places)
     found = {"network": net.card.get("name"), "sha256": net.card.get("sha256"), "images": len(known), "size": dogs.SIZE,
-             "draws": table.draws, "share": dogs.SHARE, "layers": {}}  # fmt: skip
+             "draws": dogs.DRAWS, "share": dogs.SHARE, "layers": {}}  # fmt: skip
     for layer in dogs.LAYERS:
         report(f"{layer} of {', '.join(dogs.LAYERS)}")
-        sizes = {str(size): table.rows(layer, size, draws=3) for size in dogs.SIZES}
-        rows = table.rows(layer)
-        for name, row in rows.items():
-            row["p"] = table.score(name, layer).p_value()  # of the first draw, where there are several
-        found["layers"][layer] = {"rows": rows, "against random": table.against_random(layer),
-                                  "against random, sparse": table.against_random(layer, share=dogs.SHARE),
-                                  "same part": table.same_part(layer), "sizes": sizes}  # fmt: skip
+        sparse = dogs.Scores(table, layer, share=dogs.SHARE, draws=dogs.DRAWS)
+        whole = dogs.Scores(table, layer, draws=dogs.DRAWS)
+        sizes = {str(size): dogs.Scores(table, layer, size=size, share=dogs.SHARE, draws=dogs.DRAWS)
+                 for size in dogs.SIZES}  # fmt: skip
+        found["layers"][layer] = {
+            "changed": table.score("nose", layer).changed_fraction,
+            "null": float(sparse.nulls["nose"][0, 0, 1]),
+            "rows": rows(sparse), "against": against(sparse),
+            "all units": {"rows": rows(whole, relative=True), "against": against(whole, relative=True)},
+            "sizes": {size: against(scores) for size, scores in sizes.items()},
+        }  # fmt: skip
+    return found
+
+
+def rows(scores: dogs.Scores, **how) -> dict[str, dict]:
+    """Row -> its score, the standard error over the dogs, and the score of each draw of places."""
+    found = {}
+    for name in scores.pairs:
+        delta, error = scores.mean(name, **how)
+        found[name] = {"delta": delta, "error": error, "draws": scores.draws(name, **how).tolist()}
+    return found
+
+
+def against(scores: dogs.Scores, **how) -> dict[str, dict[str, float]]:
+    """Control -> eyes and nose minus it, the standard error, and a two-sided p from Student's t; see `Scores`."""
+    found = {}
+    for control in dogs.CONTROLS:
+        difference, error = scores.difference("eyes and nose", control, **how)
+        p = float(2 * stats.t.sf(abs(difference / error), scores.count - 1))
+        found[control] = {"difference": difference, "error": error, "p": p}
     return found
 
 
@@ -114,6 +88,8 @@ def rounded(value):
     """The same with every real number rounded to six places."""
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
     return round(value, 6) if isinstance(value, float) else value
 
 

@@ -7,8 +7,8 @@ python -m data.make.gallery squeezenet --photographs imagenet-1000 --channels 12
 
 --data: the 10,000 validation images of Tiny ImageNet. --photographs: a folder of <wnid>.jpg, one photograph for each of
 ImageNet's 1,000 classes. A file holds, for every channel of every layer, its nine strongest images: values, numbers,
-positions and classes; the projection from the strongest one; and for channels drawn at random (seed 0), and those
-that we named by hand (`zflib.studies.channel_names`), the projections from all nine, or from the first --projected.
+positions and classes; the projection from the strongest one; and for channels drawn at random (seed 0), and for
+photographs those that we named by hand (`zflib.studies.channel_names`), the projections from all nine, or from the first --projected.
 It holds no picture of an image: projections in 8 bits, each with its scale, cropped to receptive fields; those larger
 than --side are averaged down to it.
 """
@@ -47,7 +47,8 @@ def _mine(options: argparse.Namespace) -> None:
     """What the command does."""
     net = models.load(options.name).to(models.device())
     images, labels, names, classes = _tiny(net, options) if options.data else _photographs(options.photographs)
-    also = {layer: sorted(known) for layer, known in named_channels(options.name).items()}
+    named = named_channels(options.name) if options.photographs else {}  # after what they find in photographs
+    also = {layer: sorted(known) for layer, known in named.items()}
     for layer, _, channel in (unit.partition(":") for unit in options.also.split(",") if unit):
         also[layer] = [*also.get(layer, []), int(channel)]
     some = slice(options.first)

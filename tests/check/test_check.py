@@ -75,9 +75,9 @@ def test_the_targets_own_answer_is_right_and_drawn(exercise):
     assert (exercise.draw or drawn(found.picture, 3)) and plt.get_fignums() == figures
 
 
-@pytest.mark.parametrize("name", ["slide"])  # a map in numbers
-def test_the_target_alone_is_drawn_until_there_is_an_answer(name):
-    assert drawn(EXERCISES[name](...).picture, 1)
+def test_the_target_alone_is_drawn_until_there_is_an_answer():
+    plain = check.Exercise("plain", lambda: torch.eye(3), lambda: [((), {})])  # a map in numbers, without a drawing
+    assert drawn(plain(...).picture, 1)
 
 
 def test_a_right_answer_in_another_type_is_right(exercise, undrawn):
@@ -194,7 +194,7 @@ def test_the_solution_is_the_packages_source(exercise, capsys):
     assert source.lstrip().startswith("def ") and len(source.splitlines()) <= 30
 
 
-@pytest.mark.parametrize("name", ["cheater", "mask_part", "project", "transposed_filter"])
+@pytest.mark.parametrize("name", ["cheater", "project", "transposed_filter"])
 def test_a_solution_that_is_not_the_target_is_right(name, undrawn):
     assert EXERCISES[name](EXERCISES[name].source).state == check.RIGHT
 

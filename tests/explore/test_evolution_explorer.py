@@ -61,6 +61,23 @@ def test_the_winner_stands_above_its_projection(net):
     assert not np.array_equal(growth.pixels(2, "lit"), growth.pixels(2, "raw"))
 
 
+def test_the_names_of_winners_stand_above_their_projections(net):
+    named = Growth(net, "conv3", grown(labels=torch.tensor([[1, 2], [1, 2], [3, 2]])))
+    alone = Growth(net, "conv3", grown())
+    assert len(named.pixels(0, "raw")) > len(alone.pixels(0, "raw"))
+    assert not np.array_equal(named.column(1, 0, "raw"), named.column(2, 0, "raw"))
+
+
+def test_many_epochs_find_room_on_their_line(net):
+    epochs = torch.arange(13)
+    parts = {name: torch.zeros(13, 1, dtype=torch.long) for name in ("images", "values")}
+    many = grown(epochs=epochs, channels=torch.tensor([3]), **parts, positions=torch.full((13, 1, 2), 3),
+                 projections=torch.randn(13, 1, 3, 56, 56))  # fmt: skip
+    line = Growth(net, "conv3", many)._epochs(12, 0)
+    below = (line[22:] < 200).all(axis=-1).any(axis=0)  # columns with ink of the numbers
+    assert 7 <= int((below[1:] & ~below[:-1]).sum()) <= 14  # seven numbers with white between them
+
+
 def test_winners_of_images_of_yours(net):
     torch.manual_seed(0)
     nets = {epoch: zflib.zfnet56() for epoch in (1, 2)}

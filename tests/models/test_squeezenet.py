@@ -251,8 +251,7 @@ def test_units_and_studies(net, cats):
     unit = units.unit("fire5", 3)
     assert unit_pixels(unit).shape[2] == 3 and "Channel 3 of fire5" in describe_unit(unit, [])
     looks = [zflib.occlude(net, image, size=75, stride=76) for image in cats]
-    assert localisation.stories(net, cats, looks, size=75, stride=76).shape == (2, 3)
-    assert len(localisation.tiles(net, cats[0], looks[0].channel, units)) == 2
+    assert localisation.agreement(net, cats, looks[0], size=75, stride=76).shape == (2,)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 256, 256), dtype=np.uint8))
     assert architecture.aliasing(net, pixels, "conv1", shifts=(0, 1)).shape == (64,)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -21,22 +23,17 @@ def grating(frequency: float, side: int, *, along: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("side", [7, 11])
 @pytest.mark.parametrize(("frequency", "band"), [(0.0, 0), (1 / 6, 1), (0.5, 2)])
 def test_a_gratings_energy_lies_in_its_band_whatever_the_filters_size(side, frequency, band):
-    conv = nn.Conv2d(3, 2, side)
-    with torch.no_grad():
-        conv.weight[0] = torch.hann_window(side + 2, periodic=False)[1:-1].outer(
-            torch.hann_window(side + 2, periodic=False)[1:-1]
-        ) * grating(frequency, side)
-        conv.weight[1] = 0
-    shares = architecture.frequency_shares(conv)
+    window = torch.hann_window(side + 2, periodic=False)[1:-1]
+    weight = torch.zeros(2, 3, side, side)
+    weight[0] = window.outer(window) * grating(frequency, side)
+    shares = architecture.frequency_shares(weight)
     assert shares.shape == (2, 3) and int(shares[0].argmax()) == band and float(shares[0, band]) > 0.5
     assert float(shares[0].sum()) == pytest.approx(1, abs=1e-5) and float(shares[1].sum()) == 0
 
 
 def test_white_noise_has_the_shares_of_the_bands_areas():
-    conv = nn.Conv2d(3, 200, 7)
-    torch.manual_seed(0)
-    nn.init.normal_(conv.weight)
-    low, middle, _ = architecture.frequency_shares(conv).mean(0).tolist()
+    noise = torch.randn(200, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    low, middle, _ = architecture.frequency_shares(noise).mean(0).tolist()
     assert low == pytest.approx(np.pi / 64, abs=0.01)
     assert middle == pytest.approx(np.pi * (1 / 9 - 1 / 64), abs=0.01)
 
@@ -64,7 +61,7 @@ def test_the_finest_grating_aliases_at_stride_two_and_a_coarse_one_does_not():
     assert float(architecture.aliasing(one_layer(point, 2), fine, "conv1")) == pytest.approx(1, abs=0.05)
     assert float(architecture.aliasing(one_layer(point, 1), fine, "conv1")) < 0.05
     assert float(architecture.aliasing(one_layer(point, 2), coarse, "conv1")) < 0.05
-    assert float(architecture.aliasing(architecture.dense(one_layer(point, 2)), fine, "conv1")) < 0.05
+    assert float(architecture.aliasing(architecture.at_stride(one_layer(point, 2), 1), fine, "conv1")) < 0.05
 
 
 def test_energies_are_those_of_the_shifted_crops():
@@ -87,12 +84,115 @@ def test_a_fully_connected_units_energy_is_its_square():
     torch.testing.assert_close(architecture.phase_energies(net, pixels, "fc2", shifts=[0])[0], units.square())
 
 
-def test_dense_keeps_the_filters_and_loses_the_stride():
+def test_at_stride_1_the_filters_are_the_same_and_nothing_is_skipped():
     net, image = zflib.alexnet56().eval(), torch.randn(1, 3, 56, 56)
-    control = architecture.dense(net)
+    control = architecture.at_stride(net, 1)
     maps = [zflib.Deconvnet(n).activations(image, "conv1") for n in (net, control)]
     torch.testing.assert_close(maps[1][..., ::4, ::4][..., :14, :14], maps[0], rtol=1e-4, atol=1e-5)
     assert net.conv1.stride == (4, 4)
+    same = zflib.Deconvnet(architecture.at_stride(net, 4)).activations(image, "conv1")
+    torch.testing.assert_close(same, maps[0])
+
+
+def test_a_band_share_is_the_direct_sum_over_waves():
+    weight = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    size, low, high = 12, 0.2, 0.4
+    inside, total = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for row in range(size):
+        for column in range(size):
+            down, across = ((n if n < size / 2 else n - size) / size for n in (row, column))
+            y, x = torch.meshgrid(torch.arange(5.0), torch.arange(5.0), indexing="ij")
+            wave = torch.exp(-2j * torch.pi * (down * y + across * x).double())
+            energy = (weight * wave).sum(dim=(2, 3)).abs().square().sum(dim=1)
+            total += energy
+            inside += energy * (low <= float(np.hypot(down, across)) < high)
+    torch.testing.assert_close(architecture.band_share(weight, low, high, size), inside / total)
+
+
+def test_the_same_pattern_at_another_width_is_another_frequency():
+    """One broad wave across the filter: its place in the spectrum scales with the width."""
+
+    def wave(side):
+        window = torch.hann_window(side + 2, periodic=False)[1:-1]
+        return (window.outer(window) * grating(2 / side, side)).expand(1, 3, side, side)
+
+    for mode in ("bicubic", "bilinear"):
+        narrow = architecture.resized(wave(11), 7, mode=mode)
+        assert narrow.shape == (1, 3, 7, 7)
+        found, expected = (architecture.frequency_shares(w)[0, 2] for w in (narrow, wave(7)))
+        assert float(found) == pytest.approx(float(expected), abs=0.1)
+        assert float(architecture.frequency_shares(wave(11))[0, 2]) < 0.05 < float(found)
+
+
+def test_lattices_are_the_filters_of_fine_waves():
+    weight = torch.stack([grating(f, 11).expand(3, 11, 11) for f in (0.05, 0.45, 0.2, 0.4)])
+    assert architecture.lattices(weight).tolist() == [1, 3]
+
+
+def test_the_profile_of_a_grating_is_a_line_and_that_of_noise_is_flat():
+    curve = architecture.profile(grating(14 / 56, 56).expand(4, 3, 56, 56))
+    assert float(curve[14]) == pytest.approx(0.25, abs=0.01)  # across or down, with either sign: a quarter each
+    noise = architecture.profile(torch.randn(50, 3, 56, 56, generator=torch.Generator().manual_seed(0)))
+    np.testing.assert_allclose(noise, 1 / 56, rtol=0.1)
+    assert curve.shape == (28,) and architecture.hump(noise) == pytest.approx(1, abs=0.1)
+
+
+def test_stamps_on_a_grid_of_four_have_their_line_at_four_pixels():
+    grid = torch.zeros(1, 3, 56, 56)
+    grid[..., ::4, ::4] = 1
+    curve = architecture.profile(grid)
+    assert float(curve[14]) > 0.1 and float(curve[18:21].sum()) < 1e-6
+
+
+def test_multiply_adds_are_positions_times_weights():
+    net = zflib.alexnet56().eval()
+    sides = (14, 7, 7, 7, 7)
+    weights = (64 * 3 * 121, 192 * 64 * 25, 256 * 192 * 9, 256 * 256 * 9, 192 * 256 * 9)
+    assert architecture.multiply_adds(net) == sum(side**2 * count for side, count in zip(sides, weights))
+
+
+# --- does it pay? ----------------------------------------------------------------------------------------------------
+
+
+def trained(coarse, fine):
+    top1 = {"alexnet56": coarse, "zfnet56": fine}
+    return architecture.Trainings("a budget", top1, top1)
+
+
+def test_one_training_each_concludes_nothing():
+    words = trained([61.4], [55.5]).conclusion()
+    assert "5.9 points" in words and "is not known" in words and "better" not in words
+
+
+def test_three_seeds_far_apart_are_a_difference_and_close_ones_may_be_luck():
+    clear, close = trained([65.0, 65.5, 64.5], [60.0, 60.5, 59.5]), trained([65.0, 63.0, 64.0], [64.5, 62.0, 63.8])
+    assert "zfnet56 is better at this budget" in clear.conclusion() and "stays open" in clear.conclusion()
+    assert "may be luck" in close.conclusion()
+    assert "alexnet56 is better" in trained([60.0, 60.5, 59.5], [65.0, 65.5, 64.5]).conclusion()
+    assert clear.error() == pytest.approx((0.5**2 / 3 * 2) ** 0.5)
+
+
+def test_the_permutation_test_is_scipys():
+    from scipy.stats import permutation_test
+
+    coarse, fine = [61.0, 60.2, 62.5, 61.7], [60.1, 59.0, 61.2]
+    found = permutation_test((coarse, fine), lambda a, b: abs(np.mean(a) - np.mean(b)), alternative="greater")
+    assert trained(coarse, fine).separation() == pytest.approx(found.pvalue)
+
+
+def test_trainings_are_read_from_whatever_is_there(tmp_path):
+    path = tmp_path / "ablation.json"
+    assert len(architecture.trainings(path)) == 1
+    shipped = architecture.trainings(path)[0]
+    assert shipped.top1["zfnet56"] == [pytest.approx(100 - zflib.load("zfnet56").card["accuracy"]["ten-crop"]["top1"])]
+    rows = [{"name": "full", "top1": [60.0, 61.0], "top5": [33.0, 34.0]}]
+    path.write_text(json.dumps({"budget": "4 epochs", "rows": rows}))
+    assert len(architecture.trainings(path)) == 1  # one twin alone is no comparison
+    rows.append({"name": "alexnet", "top1": [65.0], "top5": [38.0]})
+    path.write_text(json.dumps({"budget": "4 epochs", "rows": rows}))
+    found = architecture.trainings(path)[1]
+    assert found.budget == "4 epochs" and found.top1 == {"alexnet56": [65.0], "zfnet56": [60.0, 61.0]}
+    assert found.top5["alexnet56"] == [38.0]
 
 
 def test_channels_that_never_fire_are_dead():
@@ -106,10 +206,10 @@ def test_channels_that_never_fire_are_dead():
     assert architecture.dead_channels(weak, images, "conv1", share=0.0).tolist() == [False, False, False, True]
 
 
-def test_dense_keeps_the_batch_normalisation():
+def test_at_another_stride_the_batch_normalisation_stays():
     net, image = zflib.zfnet56(3, batch_norm=True).eval(), torch.randn(1, 3, 56, 56)
     torch.nn.init.uniform_(net.bn1.running_var, 0.5, 2)
-    maps = [zflib.Deconvnet(n).activations(image, "conv1") for n in (net, architecture.dense(net))]
+    maps = [zflib.Deconvnet(n).activations(image, "conv1") for n in (net, architecture.at_stride(net, 1))]
     torch.testing.assert_close(maps[1][..., ::2, ::2], maps[0], rtol=1e-4, atol=1e-5)
 
 

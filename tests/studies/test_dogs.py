@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import t
 
 import zflib
 from data.make import dogs as made
@@ -64,53 +66,94 @@ def test_files_that_are_other_images_are_refused(root):
         made.paths(root / "nowhere", known)
 
 
-def test_the_numbers_are_what_correspondence_gives(root, monkeypatch):
-    net = zflib.load("scenes56")
+@pytest.fixture
+def table():
+    """Four noisy images with two parts, and a small network."""
+    images = torch.randn(4, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    where = {"one": torch.full((4, 2), 10), "two": torch.tensor([[40, 40], [38, 41], [40, 36], [44, 40]])}
+    return dogs.Table(zflib.load("scenes56"), images, where)
+
+
+def test_the_table_controls_are_what_they_say(table):
+    maps = table.score("same place", "conv1", 11, 1).changes.view(4, 24, 28, 28).abs().sum(1) > 0
+    assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[3])  # one place for all
+    free = table.score("random", "conv1", 11, 1).changes.view(4, 24, 28, 28)
+    assert float(free[:, :, 4:7, 4:7].abs().max()) == 0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+def test_scores_are_what_correspondence_gives(table, share):
+    scores = dogs.Scores(table, "fc7", share=share, draws=3)
+    parts = [table.score(part, "fc7").strongest(share) for part in ("one", "two")]
+    assert scores.mean("one")[0] == pytest.approx(parts[0].delta)
+    assert scores.mean("eyes and nose")[0] == pytest.approx((parts[0].delta + parts[1].delta) / 2)
+    assert scores.mean("one", relative=True)[0] == pytest.approx(parts[0].ratio, rel=1e-5)
+    drawn = [table.score("random", "fc7", seed=seed).strongest(share).delta for seed in range(3)]
+    assert scores.draws("random").tolist() == pytest.approx(drawn)
+    crossed = [float((parts[0].signs[i] != parts[1].signs[j]).double().mean())
+               for i in range(4) for j in range(4) if i != j]  # fmt: skip
+    assert scores.mean("another part")[0] == pytest.approx(sum(crossed) / len(crossed), abs=1e-6)
+
+
+def test_a_difference_has_the_spread_of_dogs_and_of_places(table):
+    scores = dogs.Scores(table, "fc7", draws=3)
+    found, error = scores.difference("one", "random")
+    assert found == pytest.approx(scores.mean("one")[0] - scores.mean("random")[0])
+    without = []
+    for left in range(4):
+        kept = torch.tensor([dog for dog in range(4) if dog != left])
+        without.append(float(scores.draws("one", kept).mean() - scores.draws("random", kept).mean()))
+    over_dogs = 3 / 4 * sum((one - sum(without) / 4) ** 2 for one in without)
+    assert error**2 == pytest.approx(over_dogs + float(scores.draws("random").var()) / 3, rel=1e-5)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = torch.randn(9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found, error = dogs.jackknife(lambda chosen: float(values[chosen].mean()), 9)
+    assert found == pytest.approx(float(values.mean())) and error == pytest.approx(float(values.std()) / 3)
+
+
+def test_what_is_written(root, monkeypatch):
     known = dogs.annotations(root / "dogs.json")
-    monkeypatch.setattr(dogs, "annotations", lambda: known)
-    monkeypatch.setattr(dogs, "SIZES", (9,))
-    monkeypatch.setattr(dogs, "DRAWS", 2)
-    monkeypatch.setattr(dogs, "LAYERS", ("fc7",))
+    for name, value in {"annotations": lambda: known, "SIZES": (9,), "DRAWS": 2, "LAYERS": ("fc7",)}.items():
+        monkeypatch.setattr(dogs, name, value)
+    net = zflib.load("scenes56")
     found = made.measure(net, root)
     assert (found["network"], found["sha256"], found["images"]) == ("scenes56", net.card["sha256"], 4)
-    images = net.preprocess(made.paths(root, known))
-    boxes = occluders.boxes_around(known.parts["nose"] - 4, dogs.SIZE, 56)
-    for layer in dogs.LAYERS:
-        score, row = correspondence(net, images, boxes, layer=layer), found["layers"][layer]["rows"]["nose"]
-        for name in ("delta", "spread", "null", "changed_fraction", "ratio", "z"):
-            assert row[name] == pytest.approx(
-                getattr(score, "std" if name == "spread" else name), rel=1e-4, abs=1e-5
-            ), name
-        assert row["sparse_delta"] == pytest.approx(score.strongest(dogs.SHARE).delta, abs=1e-5)
-        assert row["p"] == pytest.approx(score.p_value(), abs=1e-5)
-        assert set(found["layers"][layer]["rows"]) == {*dogs.PARTS, "random", "same place"}
-        assert set(found["layers"][layer]["sizes"]) == {"9"}
-        assert all(0 <= value <= 1 for one in found["layers"][layer]["same part"].values() for value in one.values())
-
-
-def test_the_table_controls_are_what_they_say():
-    net, where = zflib.load("scenes56"), {"one": torch.full((3, 2), 10), "two": torch.full((3, 2), 40)}
-    table = made.Rows(net, torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0)), where, draws=2)
-    maps = table.score("same place", "conv1", 11, 1).changes.view(3, 24, 28, 28).abs().sum(1) > 0
-    assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])  # one place for all
-    free = table.score("random", "conv1", 11, 1).changes.view(3, 24, 28, 28)
-    assert float(free[:, :, 4:7, 4:7].abs().max()) == 0 and float(free[:, :, 18:22, 18:22].abs().max()) == 0
-    assert table.rows("conv1")["random"]["delta"] == pytest.approx(
-        (table.score("random", "conv1").delta + table.score("random", "conv1", 11, 1).delta) / 2
+    layer = found["layers"]["fc7"]
+    score = correspondence(
+        net, net.preprocess(made.paths(root, known)), occluders.boxes_around(known.parts["nose"] - 4, 11, 56),
+        layer="fc7",
+    )  # fmt: skip
+    assert layer["rows"]["nose"]["delta"] == pytest.approx(score.strongest(0.05).delta, abs=1e-6)
+    assert layer["all units"]["rows"]["nose"]["delta"] == pytest.approx(score.ratio, rel=1e-5)
+    assert set(layer["sizes"]) == {"9"} and set(layer["against"]) == set(dogs.CONTROLS)
+    one = layer["against"]["random"]
+    assert one["difference"] == pytest.approx(
+        layer["rows"]["eyes and nose"]["delta"] - layer["rows"]["random"]["delta"]
     )
-    assert set(table.against_random("conv1")) == {"one", "two"} and set(table.same_part("conv1")) == {"one / two"}
+    assert one["p"] == pytest.approx(2 * t.sf(abs(one["difference"] / one["error"]), 3))
 
 
 def test_the_shipped_numbers_are_of_the_shipped_network(recwarn):
     net = zflib.load("zfnet56")
     found = dogs.load(net)
     assert not recwarn.list, "python -m data.make.dogs must be run again for this zfnet56"
-    assert found["images"] == len(dogs.annotations()) and found["size"] == dogs.SIZE
+    assert found["images"] == len(dogs.annotations()) and found["size"] == dogs.SIZE and found["draws"] == dogs.DRAWS
     for layer in dogs.LAYERS:
-        for row in found["layers"][layer]["rows"].values():
-            assert 0 < row["delta"] < 1 and 0 < row["changed_fraction"] < 1 and 0 < row["p"] <= 1
-            assert row["ratio"] == pytest.approx(row["delta"] / row["null"], rel=0.02)
-        assert set(found["layers"][layer]["sizes"]) == {str(size) for size in dogs.SIZES}
+        numbers = found["layers"][layer]
+        assert set(dogs.ROWS) < set(numbers["rows"]) and set(numbers["sizes"]) == {str(size) for size in dogs.SIZES}
+        assert all(0 < row["delta"] < numbers["null"] and row["error"] > 0 for row in numbers["rows"].values())
+        assert [len(numbers["rows"][name]["draws"]) for name in ("nose", "random", "same place")] == [1, 20, 20]
+        assert numbers["sizes"]["11"] == numbers["against"]
+
+
+def test_table_1_is_drawn_with_the_papers_values():
+    ax = dogs.draw_table(plt.subplots()[1], dogs.load(), "fc7")
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(dogs.ROWS.values())
+    drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+    assert sorted(drawn) == [0.068, 0.069, 0.069, 0.073]
+    plt.close(ax.figure)
 
 
 def test_numbers_of_another_network_say_so():

@@ -42,6 +42,42 @@ def test_every_snapshot_finds_its_own_winner_and_draws_it_with_its_own_weights()
             torch.testing.assert_close(found["conv1"].projections[row, column], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_what_was_found_before_is_drawn_as_in_one_go():
+    nets, layers = {5: network(5), 1: network(1)}, {"conv1": [3, 0], "conv2": [5]}
+    peaks = {epoch: zflib.find_peaks(net, pixels(), layers=list(layers), k=4) for epoch, net in nets.items()}
+    found, wanted = evolution.drawn(nets, pixels(), peaks, layers), evolution.evolve(nets, pixels(), layers=layers)
+    for layer in layers:
+        assert torch.equal(found[layer].images, wanted[layer].images)
+        torch.testing.assert_close(found[layer].projections, wanted[layer].projections)
+
+
+def test_a_small_run_is_grown_kept_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(evolution, "SCENES", 64)
+    nets, accuracy = evolution.grow(replace(evolution.small_recipe(), epochs=1))
+    assert list(nets) == [0, 1] and len(accuracy) == 1 and nets[1].layer_names[-1] == "pool5"
+    assert not torch.equal(nets[0].conv1.weight, nets[1].conv1.weight)
+    pixels = evolution.world().pixels
+    peaks = {epoch: zflib.find_peaks(net, pixels, layers=["conv1", "conv5"], k=9) for epoch, net in nets.items()}
+    evolution.save_run(evolution.SmallRun(nets, peaks, accuracy), tmp_path / "run.npz")
+    again = evolution.load_run(tmp_path / "run.npz")
+    assert again.accuracy == accuracy and again.nine("conv5").shape == (2, 48, 9)
+    for epoch, net in nets.items():
+        assert torch.equal(again.peaks[epoch]["conv1"].positions, peaks[epoch]["conv1"].positions)
+        assert torch.equal(again.peaks[epoch]["conv5"].images, peaks[epoch]["conv5"].images)
+        torch.testing.assert_close(again.nets[epoch].conv5.weight, net.conv5.weight, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="makes it"):
+        evolution.load_run(tmp_path / "nothing.npz")
+
+
+def test_the_shipped_run_has_every_epoch_and_its_own_winners():
+    run = evolution.load_run()
+    assert list(run.nets) == list(range(13)) and len(run.accuracy) == 12 and run.accuracy[-1] > 95
+    assert run.values("conv3").shape == (13, 64, 9)
+    few = evolution.world().pixels[run.nine("conv5")[12, 42]]  # the nine strongest of channel 42
+    found = zflib.Deconvnet(run.nets[12]).activations(data.centre_crop(run.nets[12].normalise(few), 56), "conv5")
+    torch.testing.assert_close(found[:, 42].amax(dim=(1, 2)), run.values("conv5")[12, 42], rtol=0.02, atol=0.02)
+
+
 def test_a_jump_is_another_winner_than_before():
     images = torch.tensor([[1, 7], [1, 8], [2, 8]])
     blank = torch.zeros(3, 2)
@@ -122,8 +158,10 @@ def test_a_run_is_shipped_with_its_snapshots_and_their_evolution(tmp_path, monke
     evolution.save(found, shipped / "small-evolution.npz")
     with pytest.raises(ValueError, match="made with other weights of small"):
         evolution.load("small")
+    found["conv1"].labels = found["conv1"].images % 7
     evolution.save(found, shipped / "small-evolution.npz", network=whole.card["sha256"])
     again = evolution.load("small")
+    assert torch.equal(again["conv1"].labels, found["conv1"].labels) and again["conv2"].labels is None
     for layer, value in found.items():
         assert torch.equal(again[layer].images, value.images) and torch.equal(again[layer].positions, value.positions)
         torch.testing.assert_close(again[layer].projections, value.projections, rtol=1e-3, atol=1e-4)

@@ -1,7 +1,8 @@
-"""Squares to pixels equals captum's map; the share on the object has closed forms; what Figure 7 draws, and where."""
+"""Squares to pixels equals captum's map; shares, discs and strangers have closed forms; what Figure 7 draws."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import matplotlib.pyplot as plt
@@ -12,8 +13,9 @@ from captum.attr import Occlusion
 from torch import nn
 
 import zflib
+from zflib import data
 from zflib.models import Conv, Geometry, ZFNet
-from zflib.studies import localisation, units
+from zflib.studies import localisation
 
 
 @pytest.fixture
@@ -87,10 +89,17 @@ def test_shares_on_the_object():
     assert localisation.energy_in_mask(-mask.float(), mask).isnan()
 
 
-def test_shuffled_masks_are_that_of_the_other_masks():
-    masks = torch.zeros(3, 2, 2, dtype=torch.bool)
-    masks[0, 0, 0] = masks[1, 0, 0] = masks[2, 1, 1] = True
-    assert localisation.shuffled_masks(masks.float(), masks).tolist() == [0.5, 0.5, 0.0]
+def test_a_disc_is_in_the_middle_and_as_large_as_its_object():
+    masks = torch.zeros(4, 7, 7, dtype=torch.bool)
+    masks[0, 0, 0] = masks[1, :, 0] = masks[2, 4:, 4:] = True  # 1, 7 and 9 pixels, and none
+    discs = localisation.discs(masks)
+    assert discs.sum(dim=(1, 2)).tolist() == [1, 7, 9, 0]
+    assert discs[0, 3, 3] and torch.equal(discs[2].nonzero().amin(0), torch.tensor([2, 2]))
+    assert torch.equal(discs[2], discs[2].flip(0)) and torch.equal(discs[2], discs[2].T)
+    rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (56, 40))
+    distance = (rows[:, None] ** 2 + columns**2).sqrt()
+    large = localisation.discs(torch.rand(1, 56, 40) < 0.3)[0]
+    assert distance[large].max() <= distance[~large].min()  # nothing outside is nearer than anything inside
 
 
 def test_rank_correlation_is_about_the_order_alone():
@@ -114,116 +123,140 @@ def test_a_study_is_one_occlusion_per_image(net):
     found = localisation.study(net, images, labels, size=6, stride=4, layer="2", fill=0.5)
     for i, label in enumerate(labels):
         maps = zflib.occlude(net, images[i], size=6, stride=4, layer="2", fill=0.5, label=label)
-        for ours, values, before in zip(
-            (found.probability, found.activity), (maps.probability, maps.activity), maps.before
-        ):
-            torch.testing.assert_close(
-                ours[i],
-                localisation.to_pixels(before - values, maps.corners, size=6, shape=(18, 22)),
-                atol=1e-5,
-                rtol=1e-4,
-            )
+        drop = maps.before[0] - maps.probability
+        expected = localisation.to_pixels(drop, maps.corners, size=6, shape=(18, 22))
+        torch.testing.assert_close(found.pixels[i], expected, atol=1e-5, rtol=1e-4)
         assert found.largest[i] == pytest.approx(float((maps.before[0] - maps.probability).max()), abs=1e-6)
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         localisation.study(net, images, [1], size=6, stride=4, layer="2")
-
-
-def test_stories_compare_with_the_own_projection_and_the_others(net):
-    images = torch.randn(3, 3, 18, 18)
-    small = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.LazyLinear(6)).eval()
-    small(images)
-    looks = [zflib.occlude(small, image, size=6, stride=3, layer="2") for image in images]
-    rows = localisation.stories(small, images, looks, size=6, stride=3, layer="2")
-    channels = torch.tensor([look.channel for look in looks])
-    energy = localisation.under_square(zflib.Deconvnet(small).project(images, "2", channels), 6, 3)
-    lost = looks[1].before[1] - looks[1].activity
-    wanted = [localisation.rank_correlation(energy[i], lost) for i in range(3)]
-    sunk = looks[1].before[0] - looks[1].probability
-    assert rows[1].tolist() == pytest.approx(
-        [wanted[1], (wanted[0] + wanted[2]) / 2, localisation.rank_correlation(sunk, lost)], abs=1e-5
-    )
-
-
-# --- the drawing -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def zfnet():
     torch.manual_seed(2)
     convs = Conv(6, 5, stride=2, padding=1, pool=True, norm=True), Conv(5, 3, padding=1)
-    net = ZFNet(4, geometry=Geometry(32, 28, convs, hidden=(6,))).eval()
+    net = ZFNet(4, geometry=Geometry(32, 28, convs, hidden=(6,))).requires_grad_(False).eval()
     net.classes = ["cat", "dog", "cow", "hen"]
     return net
 
 
+def test_agreement_is_with_the_energy_under_each_square(zfnet):
+    images = torch.randn(3, 3, 28, 28)
+    look = zflib.occlude(zfnet, images[0], size=8, stride=5, layer="conv2")
+    found = localisation.agreement(zfnet, images, look, size=8, stride=5, layer="conv2")
+    projections = zflib.Deconvnet(zfnet).project(images, "conv2", torch.full((3,), look.channel))
+    for one, projection in zip(found.tolist(), projections):
+        energy = [
+            [float(projection[:, top : top + 8, left : left + 8].square().sum()) for top, left in row]
+            for row in look.corners.tolist()
+        ]
+        lost = look.before[1] - look.activity
+        assert one == pytest.approx(localisation.rank_correlation(torch.tensor(energy), lost), abs=1e-6)
+
+
+def test_strangers_are_of_other_photographs_drawn_until_enough_are_active(zfnet):
+    random = np.random.default_rng(0)
+    pictures = {name: random.integers(0, 256, (70, 70, 3), dtype=np.uint8) for name in ("a", "b", "c")}
+    pictures["b"][:] = 128  # projections of nothing: silent or flat, never counted
+    windows = data.windows(pictures, sizes=(32,), stride=0.5, side=32)
+    look = zflib.occlude(zfnet, torch.randn(3, 28, 28), size=8, stride=5, layer="conv2")
+    where = {"size": 8, "stride": 5, "layer": "conv2"}
+    found = localisation.strangers(zfnet, windows, "a", look, count=1000, **where)
+    own = [number for number, picture in enumerate(windows.pictures.tolist()) if picture > 0]
+    images = torch.stack([zfnet.preprocess([windows.pixels[n].permute(1, 2, 0).numpy()])[0] for n in own])
+    expected = localisation.agreement(zfnet, images, look, **where)
+    assert found.sort().values.tolist() == pytest.approx(expected[~expected.isnan()].sort().values.tolist(), abs=1e-5)
+    assert torch.equal(localisation.strangers(zfnet, windows, "a", look, count=5, **where), found[:5])
+    other = localisation.strangers(zfnet, windows, "a", look, count=1000, seed=1, **where)
+    assert not torch.equal(other, found)
+
+
+def test_a_percentile_counts_those_that_agree_less():
+    assert localisation.percentile(0.5, torch.tensor([0.1, 0.4, 0.5, 0.9])) == 50
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "zfnet56"])
+def test_the_shipped_agreement_is_that_of_the_shipped_network(name):
+    told = json.loads(localisation.AGREEMENT.read_text())["networks"][name]
+    card = json.loads((localisation.AGREEMENT.parent / f"{name}.json").read_text())
+    assert told["sha256"] == card["sha256"]
+    found = localisation.load_agreement(name)
+    assert set(found) == set(data.photo_names()) and all(len(others) == 100 for _, others in found.values())
+
+
+def test_one_shipped_row_is_measured_again():
+    net = zflib.load("zfnet56").requires_grad_(False)
+    image = net.preprocess(data.photo("coffee"))[0]
+    look = zflib.occlude(net, image, size=14, stride=3)
+    own, _ = localisation.load_agreement("zfnet56")["coffee"]
+    assert own == pytest.approx(float(localisation.agreement(net, image[None], look, size=14, stride=3)), abs=2e-3)
+
+
+def test_an_unknown_network_is_told_which_were_measured():
+    with pytest.raises(ValueError, match="'alexnet56' was not measured; choose one of squeezenet, zfnet56"):
+        localisation.load_agreement("alexnet56")
+
+
+# --- the drawing -----------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
-def ax():
-    yield plt.subplots()[1]
+def axes():
+    yield plt.subplots(1, 5)[1]
     plt.close("all")
 
 
-def test_a_position_lies_where_its_squares_middle_is(zfnet, ax):
-    look = zflib.occlude(zfnet, torch.randn(3, 28, 28), size=7, stride=(5, 7), layer="conv2")
-    localisation.heat(look.probability, look, ax, size=7, side=28)
-    left, right, bottom, top = ax.images[0].get_extent()
+def test_one_row_of_figure_7(zfnet, axes):
+    image = torch.randn(3, 28, 28)
+    look = zflib.occlude(zfnet, image, size=8, stride=5, layer="conv2")
+    localisation.figure7(zfnet, image, look, axes, size=8, layer="conv2")
+    activity, probability = (float(values.min()) for values in (look.activity, look.probability))
+    name, before = zfnet.classes[look.label], look.before[0]
+    titles = [ax.get_title() for ax in axes]
+    assert titles[1] == f"(b) activity lost\nchannel {look.channel}: 1.00 → {activity / look.before[1]:.2f}"
+    assert titles[3] == f"(d) p lost\n{name}: {before:.2f} → {probability:.2f}"
+    localisation.figure7(zfnet, image, look, axes, size=8, layer="conv2", together=("two", 0.9, look.probability * 0))
+    assert axes[3].get_title() == "(d) p lost\ntwo: 0.90 → 0.00"
+
+
+def test_a_position_lies_where_its_squares_middle_is():
+    look = zflib.occlude(nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten(), nn.LazyLinear(3)).eval(),
+                         torch.randn(3, 28, 28), size=7, stride=(5, 7), layer="0")  # fmt: skip
+    left, right, bottom, top = localisation._extent(look.corners, 7)
     rows, columns = look.probability.shape
     for (i, j), corner in {(0, 0): (0, 0), (rows - 1, columns - 1): (20, 21), (2, 1): (10, 7)}.items():
         middle = top + (i + 0.5) * (bottom - top) / rows, left + (j + 0.5) * (right - left) / columns
         assert middle == pytest.approx((corner[0] + 3, corner[1] + 3))  # the middle pixel of 7
-    assert ax.get_xlim() == (-0.5, 27.5) and ax.get_ylim() == (27.5, -0.5)
 
 
-def test_one_position_fills_the_picture(zfnet, ax):
-    look = zflib.occlude(zfnet, torch.randn(3, 28, 28), size=28, stride=1, layer="conv2")
-    localisation.heat(look.probability, look, ax, size=28, side=28)
-    assert ax.images[0].get_extent() == [-0.5, 27.5, 27.5, -0.5]
-
-
-def test_classes_have_a_colour_and_a_name(ax):
-    prediction = torch.tensor([[2, 2, 2], [0, 0, 5], [6, 7, 7], [8, 2, 0]])
-    corners = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(3), indexing="ij"), dim=-1)
-    zero = torch.zeros(4, 3)
+def test_classes_have_a_colour_and_a_name(zfnet, axes):
+    prediction = torch.tensor([[2, 2, 2], [0, 0, 1], [1, 3, 2]])
+    corners = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij"), dim=-1)
+    zero = torch.zeros(3, 3)
     look = zflib.OcclusionMaps(zero, prediction, zero, corners, 0, 0, (0.5, 1.0))
-    localisation.class_map(look, list("abcdefghi"), ax, size=2, side=8)
-    pixels = ax.images[0].get_array()
-    assert [text.get_text() for text in ax.texts] == ["c", "a", "h", "f"]  # by frequency
+    localisation.class_map(zfnet, torch.zeros(3, 8, 8), look, axes[0], size=2)
+    pixels = axes[0].images[1].get_array()
+    assert [text.get_text() for text in axes[0].texts] == ["cow", "cat", "dog", "hen"]  # by frequency
     assert (pixels[0] == localisation.COLOURS[0]).all() and (pixels[1, 0] == localisation.COLOURS[1]).all()
-    assert (pixels[2, 0] == localisation.COLOURS[4]).all() and (pixels[3, 0] == localisation.COLOURS[4]).all()
 
 
-def test_the_whole_figure(zfnet):
-    images = torch.randn(2, 3, 28, 28)
-    looks = [zflib.occlude(zfnet, image, size=8, stride=5, layer="conv2") for image in images]
-    pool = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    tops = units.Units(zfnet, pool, peaks=zflib.find_peaks(zfnet, pool, layers=["conv2"], k=3))
-    tops.unit = lambda layer, channel, unit=tops.unit: unit("conv2", channel)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(localisation, "tiles", lambda *a, tiles=localisation.tiles: tiles(*a, layer="conv2"))
-        axes = localisation.plot(zfnet, images, looks, tops, size=8)
-    assert axes.shape == (2, 6) and [ax.get_title() for ax in axes[0]] == list(localisation.PANELS)
-    for row, look in zip(axes, looks):
-        np.testing.assert_allclose(row[1].images[0].get_array(), look.activity)
-        np.testing.assert_allclose(row[4].images[0].get_array(), look.probability)
-        assert row[4].get_xlabel() == f"{zfnet.classes[look.label]}: {look.before[0]:.2f}"
-        assert row[4].images[0].get_clim() == (0, look.before[0])
-    plt.close("all")
+def test_a_drop_by_pixel_is_red_where_it_is(axes):
+    pixels, mask = torch.zeros(6, 6), torch.zeros(6, 6, dtype=torch.bool)
+    pixels[2, 4], mask[2:4, 2:4] = 1, True
+    white = np.full((6, 6, 3), 255, np.uint8)
+    localisation.outlined(white, pixels, [mask, ~mask], axes[0])
+    drawn = np.asarray(axes[0].images[0].get_array())
+    red = (drawn != 255).any(axis=-1)
+    assert red[200:300, 400:500].all() and red.sum() == 100 * 100 and len(axes[0].collections) == 2
+    localisation.outlined(white, pixels * 0, [mask], axes[1])  # nothing dropped: no division by zero
 
 
-def test_tiles_are_framed_first_and_four(zfnet):
-    image, pool = torch.randn(3, 28, 28), torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    tops = units.Units(zfnet, pool, peaks=zflib.find_peaks(zfnet, pool, layers=["conv2"], k=3))
-    channel = int(tops.peaks["conv2"].values[:, 0].argmax())
-    views, pictures = localisation.tiles(zfnet, image, channel, tops, layer="conv2", side=40)
-    orange = np.array([255, 127, 14])
-    for sheet in (views, pictures):
-        assert sheet.shape == (82, 82, 3)
-        framed = (sheet == orange).all(axis=-1)
-        assert framed[:40, :40].any() and not framed[41:].any() and not framed[:, 41:].any()
-
-
-def test_a_drop_is_red_about_zero(ax):
-    mask = torch.zeros(6, 6, dtype=torch.bool)
-    mask[2:4, 2:4] = True
-    localisation.drop_map(torch.linspace(-1, 3, 36).view(6, 6), mask, ax)
-    assert ax.images[0].get_clim() == (-3, 3)
-    localisation.drop_map(torch.zeros(6, 6), mask, ax)  # nothing dropped: no division by zero
+def test_the_two_plots_count_and_name(axes):
+    shares = torch.tensor([0.9, 0.2, 0.5]), torch.tensor([0.1, 0.4, 0.4])
+    localisation.plot_shares(*shares, ["face", "cup", "car"], axes[0])
+    assert axes[0].get_title() == "2 scenes above the line, 1 not"
+    assert {text.get_text() for text in axes[0].texts} == {"face", "cup", "car"}
+    found = {"cat": (0.5, torch.tensor([0.1, 0.9])), "cup": (0.0, torch.tensor([0.1, 0.9]))}
+    localisation.plot_agreement(found, axes[1])
+    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["cup", "cat"]
+    assert [text.get_text() for text in axes[1].texts] == ["above 0 of 100", "above 50 of 100"]

@@ -1,24 +1,25 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
 from .architecture import band_share, dead, find_stride
-from .correspondence import chance, mask_part, sign_distance
+from .correspondence import chance, sign_distance, without_parts
 from .deconvnet import block_down, project, swap_switches
-from .evolution import cosines, jumps, strongest_images
+from .evolution import bet_on_jumps, first_named
 from .filtering import missing_rows, stamps, transposed_filter
 from .invariance import compared_distance, firing_threshold, fooling_shift, invariance_score
 from .layer_by_layer import different_places, field_box, top_images
-from .occlusion import cheater, finest_stride, pixel_means, slide
+from .occlusion import cheater, pixel_means, slide
 from .rectification import rectify, walk_down, which_rule
+from .score_sheet import progress, report
 from .start import filter_image, single_activation
 from .training import descend, dropout, renormalise, vote
 from .unpooling import losers, pool_again, unpool
 from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict
 
 __all__ = [
-    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "block_down", "chance", "cheater",
-    "compared_distance", "cosines", "dead", "descend", "different_places", "dropout", "field_box", "filter_image",
-    "find_stride", "finest_stride", "firing_threshold", "fooling_shift", "invariance_score", "jumps", "losers",
-    "mask_part", "missing_rows", "pixel_means", "pool_again", "project", "rectify", "renormalise", "sign_distance",
-    "single_activation", "slide", "stamps", "strongest_images", "swap_switches", "top_images", "transposed_filter",
-    "unpool", "vote", "walk_down", "which_rule",
+    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "band_share", "bet_on_jumps", "block_down", "chance",
+    "cheater", "compared_distance", "dead", "descend", "different_places", "dropout", "field_box", "filter_image",
+    "find_stride", "firing_threshold", "first_named", "fooling_shift", "invariance_score", "losers", "missing_rows",
+    "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "sign_distance",
+    "single_activation", "slide", "stamps", "swap_switches", "top_images", "transposed_filter", "unpool", "vote",
+    "walk_down", "which_rule", "without_parts",
 ]  # fmt: skip

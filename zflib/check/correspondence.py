@@ -1,63 +1,33 @@
-"""Exercises of notebook 11: cover a part, score how alike the changes are, and what the score would be by chance."""
+"""Exercises of notebook 11: score how alike changes are, what chance would give, and a network without any parts."""
 
+import inspect
+
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
+from torch.nn import functional as F
 
-from ..experiments import occluders
+from .. import data, models, show
+from ..experiments import Correspondence, occluders
 from .cases import case, seeded
-from .verdict import Exercise
-
-
-@seeded(3)
-def _some_boxes(generator):
-    """Bright images, so that grey (0) is not what they are anyway, with rectangles that differ and are not square."""
-    for boxes in ([[1, 2, 4, 6], [0, 4, 3, 7], [3, 1, 5, 3]], [[2, 3, 5, 5], [1, 1, 2, 4]]):
-        yield case(torch.rand(len(boxes), 3, 8, 8, generator=generator) + 0.5, torch.tensor(boxes))
-
-
-def _mask_part(images, boxes):
-    """(N,3,H,W) a copy of the images, the rectangle (top, left, bottom, right) of each covered with 0."""
-    covered = images.clone()
-    for image, (top, left, bottom, right) in zip(covered, boxes.tolist()):
-        image[:, top:bottom, left:right] = 0.0
-    return covered
-
-
-def _wrongly(change):
-    """The mask with other boxes: what `change` makes of one."""
-    return lambda images, boxes: _mask_part(images, torch.tensor([change(*box) for box in boxes.tolist()]))
-
-
-def _parts(images, boxes):
-    """The rectangles alone, 0 around them."""
-    return images - _mask_part(images, boxes)
-
-
-mask_part = Exercise(
-    "mask_part", _mask_part, _some_boxes, success="the same images as occluders.masked gives", source=occluders.masked,
-    mistakes={
-        "every image is covered at the first image's rectangle; the part lies elsewhere in each":
-            lambda images, boxes: _mask_part(images, boxes[:1].expand(len(boxes), -1)),
-        "the last two numbers are the first row and column outside, not the height and width":
-            _wrongly(lambda top, left, bottom, right: (top, left, top + bottom, left + right)),
-        "rows and columns are swapped: a box is (top, left, bottom, right)":
-            _wrongly(lambda top, left, bottom, right: (left, top, right, bottom)),
-        "one row and one column too many: bottom and right lie outside already":
-            _wrongly(lambda top, left, bottom, right: (top, left, bottom + 1, right + 1)),
-        "another image shines through: the rectangle holds the next image's pixels, not grey":
-            lambda images, boxes: _mask_part(images, boxes) + _parts(images.roll(-1, 0), boxes),
-        "this covers all but the part; cover the part": _parts,
-    },
-)  # fmt: skip
+from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict, in_numbers
 
 
 @seeded(8)
 def _some_units(generator):
-    """Rectified units before and after a mask: many unchanged, a part of the changes common to all images."""
-    for count, units in ((4, 30), (5, 44)):
-        before = torch.randn(count, units, generator=generator).clamp(min=0) * 3
-        common, own = torch.randn(units, generator=generator), torch.randn(count, units, generator=generator)
+    """Rectified units before and after a mask, whole numbers: many unchanged, some changes common to all images."""
+    for count, units in ((3, 6), (4, 8)):
+        before = torch.randint(0, 7, (count, units), generator=generator).float()
+        common = torch.randint(-3, 3, (units,), generator=generator)
+        own = torch.randint(-2, 3, (count, units), generator=generator)
         reached = torch.rand(count, units, generator=generator) < 0.6
-        yield case(before, (before + reached * (common + 0.7 * own + 0.5)).clamp(min=0))
+        yield case(before, (before + reached * (common + own)).clamp(min=0))
+
+
+def _draw_units(given, answer, target) -> np.ndarray:
+    """What the layer holds before and after, and the score: a row is an image, a column a unit."""
+    (before, after), _ = given
+    return in_numbers({"before: a row is an image": before, "after": after}, answer, target)
 
 
 def _differing(signs) -> torch.Tensor:
@@ -87,6 +57,7 @@ def _opposite_only(before, after):
 
 sign_distance = Exercise(
     "sign_distance", _sign_distance, _some_units, success="the same score as zflib.correspondence gives",
+    draw=_draw_units,
     mistakes={
         "this is the sum over all units and pairs, as in the equation; the table is per unit and per pair":
             lambda before, after: _differing((before - after).sign()).sum(),
@@ -106,13 +77,15 @@ sign_distance = Exercise(
 @seeded(11)
 def _some_signs(generator):
     """Images that differ in how many of their units change, and in how many of these lose."""
-    for dense, losing, units in (
-        ((0.1, 0.5, 0.9), (0.9, 0.7, 0.8), 60),
-        ((0.2, 0.3, 0.8, 0.6), (0.9, 0.1, 0.7, 1.0), 80),
-    ):
+    for dense, losing, units in (((0.2, 0.5, 0.9), (0.9, 0.6, 0.8), 8), ((0.2, 0.4, 0.8, 0.6), (0.9, 0.2, 0.7, 1), 10)):
         changed = torch.rand(len(dense), units, generator=generator) < torch.tensor(dense)[:, None]
         loses = torch.rand(len(dense), units, generator=generator) < torch.tensor(losing)[:, None]
         yield case(torch.where(loses, 1, -1) * changed)
+
+
+def _draw_signs(given, answer, target) -> np.ndarray:
+    """The signs, a row for each image, and the score to expect by chance."""
+    return in_numbers({"signs: a row is an image": given[0][0]}, answer, target)
 
 
 def _chance(signs):
@@ -136,7 +109,7 @@ def _fair_coin(signs):
 
 
 chance = Exercise(
-    "chance", _chance, _some_signs, success="the same null as zflib.correspondence gives",
+    "chance", _chance, _some_signs, success="the same null as zflib.correspondence gives", draw=_draw_signs,
     mistakes={
         "this is 2q(1-q) + q²/2, for + and - equally frequent and all images alike; use each image's own shares":
             _fair_coin,
@@ -148,3 +121,131 @@ chance = Exercise(
         "only changed against unchanged is counted; a + against a - differs too": lambda signs: _chance(signs.abs()),
     },
 )  # fmt: skip
+
+
+# --- a network without parts -----------------------------------------------------------------------------------------
+
+ROWS = ("right eye", "left eye", "nose", "random")
+PAPER = torch.tensor([0.067, 0.069, 0.079, 0.107])  # Table 1, layer 5
+AS_PAPER, SHARE = 2 / 3, 1 / 5  # the parts' score over that of random places: in the paper, and at most here
+
+
+def places_only(images: torch.Tensor) -> torch.Tensor:
+    """(N,49) how far from grey the pixels of every 8x8 block are: it knows places and nothing else."""
+    return F.avg_pool2d(images.abs().mean(dim=1), 8).flatten(1)
+
+
+class _Invention:
+    """An exercise with many right answers: any network without parts whose scores look like Table 1.
+
+    Called with a function that turns (N,3,56,56) images into (N,D) units, it returns a `Verdict` and never raises. The
+    scores must be clearer than the paper's for rendered faces and, with the same squares, for noise, without any parts.
+    """
+
+    name, success = "without_parts", "Table 1 without a single part: on noise it scores as on faces"
+
+    def __call__(self, attempt) -> Verdict:
+        try:
+            return self._judge(attempt)
+        except Exception as error:  # a check must never end a learner's notebook
+            return Verdict(WRONG, f"your function raised {type(error).__name__}: {error}", _table({}))
+
+    def solution(self) -> None:
+        """Print one answer of many."""
+        print(inspect.getsource(places_only))
+
+    def _judge(self, attempt) -> Verdict:
+        if attempt is None or attempt is ...:
+            return Verdict(NOT_ATTEMPTED, f"pass your function itself: check.{self.name}({self.name})", _table({}))
+        if not callable(attempt):
+            return Verdict(WRONG, f"pass your function itself: check.{self.name}({self.name})", _table({}))
+        faces, boxes = _faces_and_boxes()
+        answer = attempt(faces.clone())
+        if answer is None or answer is ...:
+            return Verdict(NOT_ATTEMPTED, "replace the ... by your code; the paper's scores are drawn here", _table({}))
+        problem = _unfit(answer, attempt(faces.clone()), len(faces))
+        if problem:
+            return Verdict(WRONG, problem, _table({}))
+        noise = torch.randn(faces.shape, generator=torch.Generator().manual_seed(1))
+        found = {"yours, on faces": _scores(attempt, faces, boxes), "yours, on noise": _scores(attempt, noise, boxes)}
+        sentence = _fault(*found.values())
+        ratios = [_ratio(scores) for scores in found.values()]
+        score = f"; your parts score {ratios[0]:.2f} of random places on faces, {ratios[1]:.2f} on noise (paper: 0.67)"
+        return Verdict(WRONG if sentence else RIGHT, (sentence or self.success) + score, _table(found))
+
+
+def _faces_and_boxes() -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
+    """Twelve frontal faces (12,3,56,56) as `scenes56` takes them, and the squares of each row; of the last, five."""
+    net = models.load("scenes56")
+    faces = data.scenes.scenes(12, classes="face", pose=data.scenes.FRONTAL)
+    boxes = {part: [occluders.boxes_around(faces.part(part) - 4, 11, 56)] for part in ROWS[:3]}
+    parts = torch.cat([torch.stack(several) for several in boxes.values()]).transpose(0, 1)  # (12,3,4)
+    boxes["random"] = [occluders.random_boxes(12, 11, 56, avoid=parts, seed=seed) for seed in range(5)]
+    return net.preprocess(faces.pixels), boxes
+
+
+def _unfit(answer, again, count: int) -> str | None:
+    """A sentence if the answer cannot be scored."""
+    if not isinstance(answer, torch.Tensor):
+        return f"your function should return a tensor, it returned {type(answer).__name__}"
+    if answer.dim() < 2 or len(answer) != count:
+        return f"wanted are (N,D) units, a row for each image; for {count} images yours are {tuple(answer.shape)}"
+    if answer.is_complex() or not bool(torch.isfinite(answer.double()).all()):
+        return "your units hold NaN, infinite or complex values"
+    if not torch.equal(answer, again):
+        return "the same images give other units the second time; draw random weights once, outside your function"
+    return None
+
+
+def _scores(attempt, images: torch.Tensor, boxes: dict[str, list[torch.Tensor]]) -> torch.Tensor:
+    """(4,) the paper's score of each row, of random places the mean over the draws."""
+    before = attempt(images.clone()).detach().double().flatten(1)
+    found = []
+    for several in boxes.values():
+        masked = [attempt(occluders.masked(images, one)).detach().double().flatten(1) for one in several]
+        found.append(sum(Correspondence(before - after).delta for after in masked) / len(masked))
+    return torch.tensor(found)
+
+
+def _ratio(scores: torch.Tensor) -> float:
+    """The mean score of the parts over that of random places; 1 if nothing changes anywhere."""
+    return float(scores[:3].mean() / scores[3]) if scores[3] > 0 else 1.0
+
+
+def _fault(faces: torch.Tensor, noise: torch.Tensor) -> str | None:
+    """What keeps these scores from being Table 1."""
+    if not faces.any():
+        return "no score differs from 0: no unit changes, or all change alike wherever the square is"
+    if _ratio(faces) > 1.02:
+        return "parts score higher than random places; Table 1 is the other way round"
+    if _ratio(faces) > 0.95:
+        return "random places score as low as parts: your units do not tell where the square is"
+    if _ratio(faces) > AS_PAPER:
+        return "parts score lower, but not by a third as in the paper"
+    if _ratio(faces) > SHARE:
+        return (
+            "this passes for Table 1 already; but two images still differ if one is dark under the square, one bright"
+        )
+    if _ratio(noise) > SHARE:
+        return "it passes on faces but not on noise: it depends on how faces look, so it may well contain parts"
+    return None
+
+
+without_parts = _Invention()
+
+
+def _table(found: dict[str, torch.Tensor]) -> bytes:
+    """PNG of Table 1 as bars: the paper's, and what was found."""
+    return show.encoded(show.beside([_bars(PAPER), *map(_bars, found.values())], ["the paper", *found], size=15), "PNG")
+
+
+def _bars(scores: torch.Tensor) -> np.ndarray:
+    """(H,W,3) uint8: a bar for each row, the longest as long as there is room."""
+    image = Image.new("RGB", (330, 30 * len(ROWS)), "white")
+    draw, full = ImageDraw.Draw(image), float(scores.max()) or 1.0
+    for number, (row, score) in enumerate(zip(ROWS, scores.tolist())):
+        colour = "#8c8c8c" if row == "random" else "#0072b2"
+        draw.text((0, 30 * number + 5), row, fill="black", font=show.font(14))
+        draw.rectangle((86, 30 * number + 4, 87 + score / full * 170, 30 * number + 24), fill=colour)
+        draw.text((94 + score / full * 170, 30 * number + 5), f"{score:.3f}", fill="black", font=show.font(14))
+    return np.asarray(image)

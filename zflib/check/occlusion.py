@@ -1,14 +1,16 @@
-"""Exercises of notebook 09: the loop, from squares to pixels, the network that looks elsewhere, the finest stride."""
+"""Exercises of notebook 09: the loop, the network that looks elsewhere, and what goes deeper: squares to pixels."""
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
+from .. import show
 from ..experiments.occlusion import occlude
 from ..studies import localisation
 from .cases import case, randomised, seeded
-from .verdict import Exercise
+from .verdict import Exercise, in_numbers
 
 
 def slide_over(net, image, size, stride, label) -> torch.Tensor:
@@ -26,17 +28,18 @@ def slide_over(net, image, size, stride, label) -> torch.Tensor:
 
 
 def _small_net() -> nn.Module:
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
-    for parameter in randomised(net, torch.Generator().manual_seed(21), std=2.5).parameters():
+    layers = nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)
+    net = nn.Sequential(*layers)
+    for parameter in randomised(net, torch.Generator().manual_seed(21), std=1.0).parameters():
         parameter.div_(max(1, parameter[0].numel()) ** 0.5)
     return net
 
 
 @seeded(22)
 def _one_image(generator):
-    image = 1.5 * torch.randn(3, 10, 10, generator=generator) + 0.5
-    yield case(_small_net(), image.clone(), 4, 2, 1)
-    yield case(_small_net(), image.clone(), 3, 3, 2)
+    for side, label in ((8, 1), (9, 2)):  # the second leaves a row and a column that no square reaches
+        grey = torch.randint(-4, 7, (side, side), generator=generator).float()  # whole numbers, of all three colours
+        yield case(_small_net(), grey.expand(3, -1, -1).clone(), 4, 2, label)
 
 
 def _scores(net, image, size, stride, *, fresh=True, fill=0.0) -> torch.Tensor:
@@ -53,6 +56,12 @@ def _scores(net, image, size, stride, *, fresh=True, fill=0.0) -> torch.Tensor:
 
 def _probabilities(net, image, size, stride, label, **otherwise) -> torch.Tensor:
     return _scores(net, image, size, stride, **otherwise).softmax(-1)[..., label]
+
+
+def _draw_slide(given, answer, target) -> np.ndarray:
+    """The image, which is grey, so that one colour says all; the probabilities of the answer and the target."""
+    (_, image, size, stride, _), _ = given
+    return in_numbers({f"image; a square of {size}, stride {stride}": image[0]}, answer, target)
 
 
 slide = Exercise(
@@ -74,6 +83,7 @@ slide = Exercise(
             ),
     },
     success="the same numbers as zflib.occlude(...).probability",
+    draw=_draw_slide,
 )  # fmt: skip
 
 
@@ -82,7 +92,7 @@ def _squares(generator):
     for shape, size, stride in (((6, 8), 4, 2), ((7, 7), 3, 2)):
         rows, columns = (torch.arange(0, n - size + 1, stride) for n in shape)
         corners = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
-        drop = torch.randn(corners.shape[:2], generator=generator)
+        drop = torch.randint(-3, 10, corners.shape[:2], generator=generator).float()
         yield case(drop, corners, size, shape)
 
 
@@ -93,6 +103,11 @@ def _painted(drop, corners, size, shape, *, write=torch.add, empty=0.0) -> torch
         part = pixels[top : top + size, left : left + size]
         part.copy_(write(part, value))
     return pixels
+
+
+def _draw_pixels(given, answer, target) -> np.ndarray:
+    (drop, _, size, _), _ = given
+    return in_numbers({f"drops of squares of {size}": drop}, answer, target)
 
 
 pixel_means = Exercise(
@@ -110,6 +125,7 @@ pixel_means = Exercise(
             lambda drop, corners, size, shape: _painted(drop, corners, 1, shape),
     },
     source=localisation.to_pixels,
+    draw=_draw_pixels,
     success="the same numbers as captum's Occlusion",
 )  # fmt: skip
 
@@ -181,6 +197,24 @@ def _largest(values) -> torch.Tensor:
     return torch.stack(list(values)).argmax()
 
 
+def _draw_suspects(given, answer, target) -> np.ndarray:
+    """The first image, and what squares take of its probability in either network; who is who, once there is a guess.
+
+    Black: the object's outline.
+    """
+    (nets, images, labels, masks), _ = given
+    axes = show.panels([np.full((4, 4, 3), 255, np.uint8)] * 3, size=3.2)[0]
+    show.photo(images[0], axes[0], net=nets[0], title="an image and its object")
+    for number, (net, ax) in enumerate(zip(nets, axes[1:])):
+        pixels = localisation.study(net, images[:1], labels[:1].tolist(), size=4, stride=2, layer="conv5").pixels[0]
+        localisation.outlined(images[0], pixels, masks[:1], ax, net=net).set_title(f"what network {number} loses")
+    axes[0].contour(masks[0].float().numpy(), levels=[0.5], colors="black")
+    pixels = show.axes_pixels(axes[0])
+    if answer is None:
+        return pixels
+    return show.caption(pixels, f"yours: {float(torch.as_tensor(answer)):g}; target: {int(target)}", size=18)
+
+
 cheater = Exercise(
     "cheater", _reads_the_rest, _suspects, source=looks_elsewhere,
     mistakes={
@@ -194,35 +228,5 @@ cheater = Exercise(
             lambda nets, images, labels, masks: torch.tensor(1),
     },
     success="found in four pairs of networks that are all right about every image",
-)  # fmt: skip
-
-
-def stride_within(side: int, size: int, budget: int) -> int:
-    """The smallest stride at which a square of `size` in an image of `side` x `side` takes at most `budget` passes."""
-    stride = 1
-    while ((side - size) // stride + 1) ** 2 > budget:
-        stride += 1
-    return stride
-
-
-_BUDGETS = [(56, 14, 225), (224, 56, 400), (56, 20, 49), (64, 8, 100), (30, 9, 64), (56, 21, 100)]
-
-
-def _first(budget: int, passes) -> int:
-    return next(stride for stride in range(1, 1000) if passes(stride) <= budget)
-
-
-finest_stride = Exercise(
-    "finest_stride", stride_within, lambda: [case(*given) for given in _BUDGETS],
-    mistakes={
-        "this counts steps, not positions: n steps have n + 1 positions":
-            lambda side, size, budget: _first(budget, lambda s: ((side - size) // s) ** 2),
-        "positions in one direction were counted; the square moves down as well as to the right":
-            lambda side, size, budget: _first(budget, lambda s: (side - size) // s + 1),
-        "these squares hang over the edge: the last one starts at side - size":
-            lambda side, size, budget: _first(budget, lambda s: ((side - 1) // s + 1) ** 2),
-        "here the budget is not kept: this is one finer than allowed; fewer or equal, not more":
-            lambda side, size, budget: stride_within(side, size, budget) - 1,
-    },
-    success="as fine as the budget allows",
+    draw=_draw_suspects,
 )  # fmt: skip

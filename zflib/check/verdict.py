@@ -5,7 +5,7 @@ import html
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 
 import numpy as np
 import torch
@@ -35,6 +35,29 @@ class Verdict:
         return f'<p>{text}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
 
 
+def judged(name: str, judge: Callable, *answer) -> Verdict:
+    """What `judge` says of an answer, noted for `progress`; it never ends a learner's notebook."""
+    from .score_sheet import keep  # it reads verdicts
+
+    try:
+        verdict = judge(*answer)
+    except Exception as error:
+        verdict = Verdict(WRONG, f"the check stumbled over your answer: {type(error).__name__}: {error}")
+    keep(name, verdict)
+    return verdict
+
+
+def exercise(judge: Callable) -> Callable:
+    """Decorates a function from an answer to a `Verdict`: an exercise that does not compare numbers."""
+
+    @wraps(judge)
+    def check(*answer) -> Verdict:
+        return judged(judge.__name__, judge, *answer)
+
+    check.is_exercise = True
+    return check
+
+
 @dataclass
 class Exercise:
     """One exercise: the package's own function is the target, tried on `cases` beside the learner's.
@@ -55,10 +78,7 @@ class Exercise:
     draw: Callable | None = None  # by default yours, the target and their difference are drawn, without the input
 
     def __call__(self, attempt: Callable) -> Verdict:
-        try:
-            return self._judge(attempt)
-        except Exception as error:  # a check must never end a learner's notebook
-            return Verdict(WRONG, f"the check stumbled over your answer: {type(error).__name__}: {error}")
+        return judged(self.name, self._judge, attempt)
 
     def _judge(self, attempt: Callable) -> Verdict:
         cases = self.cases()

@@ -56,6 +56,9 @@ class Growth:
         if self.found.jumps[e, c]:
             drawn = [show.framed(tile, (0, 0, TILE, TILE)) for tile in drawn]
         title = f"channel {int(self.found.channels[c])}: {float(self.found.values[e, c]):.2g}"
+        if self.found.labels is not None:
+            name = self.net.classes[int(self.found.labels[e, c])]
+            drawn.insert(0, show.caption(np.zeros((0, TILE, 3), np.uint8), name, lines=1))
         stack = [part for tile in drawn for part in (tile, np.full((4, TILE, 3), 255, np.uint8))]
         return show.caption(np.concatenate([*stack, self._epochs(e, c)]), title, lines=1)
 
@@ -63,14 +66,17 @@ class Growth:
         """(STRIP,TILE,3) uint8: a dot for each snapshot, a large orange one at a jump, a ring at this snapshot."""
         sheet = Image.new("RGB", (TILE * 2, STRIP * 2), "white")  # drawn twice as large: smooth edges
         draw, count = ImageDraw.Draw(sheet), len(self.found.epochs)
-        places = [28 + number * (TILE * 2 - 56) / max(1, count - 1) for number in range(count)]
+        step = (TILE * 2 - 56) / max(1, count - 1)
+        places = [28 + number * step for number in range(count)]
         draw.line((places[0], 24, places[-1], 24), fill="#c9ced4", width=3)
         for number, (x, jump) in enumerate(zip(places, self.found.jumps[:, c].tolist())):
-            radius, colour = (11, show.ORANGE) if jump else (6, "#9aa5b1")
+            radius, colour = (min(11, step / 2.4), show.ORANGE) if jump else (min(6, step / 4), "#9aa5b1")
             draw.ellipse((x - radius, 24 - radius, x + radius, 24 + radius), fill=colour)
             if number == e:
                 draw.ellipse((x - 18, 6, x + 18, 42), outline="black", width=4)
-            draw.text((x, 44), str(int(self.found.epochs[number])), fill="#555555", font=show.font(20), anchor="mt")
+            if step > 30 or number % 2 == 0:  # every second number where all of them would touch
+                epoch = str(int(self.found.epochs[number]))
+                draw.text((x, 44), epoch, fill="#555555", font=show.font(20), anchor="mt")
         return np.asarray(sheet.resize((TILE, STRIP), Image.Resampling.BOX))
 
     def pixels(self, e: int, view: str) -> np.ndarray:

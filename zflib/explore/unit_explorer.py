@@ -31,18 +31,24 @@ def units(
     check_choice("view", view, VIEWS)
     known = Units(net, window_pixels(net, images), layers=layers, **found)
     start, first = first_shown(net, known.counts, unit, layer)
-    ready = Ahead(lambda layer, channel: looked_at(known, layer, channel, COLUMNS))
+    ready = Ahead(lambda *shown: drawn(known, *shown))
     channels = slider("channel", 0, known.channels(start) - 1, first)
 
     def draw(layer: str, channel: int, view: str) -> tuple[np.ndarray, str]:
         channels.max = last = known.channels(layer) - 1
         channel = min(channel, last)
-        unit = ready(layer, channel)
-        ready.prepare((layer, near) for near in (channel + 1, channel - 1) if 0 <= near <= last)
-        return unit_pixels(unit, view), describe_unit(unit, known.names(unit))
+        picture = ready(layer, channel, view)
+        ready.prepare((layer, near, view) for near in (channel + 1, channel - 1, channel + 2) if 0 <= near <= last)
+        return picture
 
     layers = list_slider("layer", known.layers, start)
     return Panel(draw, {"layer": layers, "channel": channels, "view": toggle("view", VIEWS, view)})
+
+
+def drawn(known: Units, layer: str, channel: int, view: str) -> tuple[np.ndarray, str]:
+    """The picture of a unit, as `view` says, and the same in words."""
+    unit = looked_at(known, layer, channel, COLUMNS)
+    return unit_pixels(unit, view), describe_unit(unit, known.names(unit))
 
 
 def window_pixels(net: nn.Module, images):

@@ -5,6 +5,7 @@ from .diagram import machine, machine_steps
 from .drops import drop, drop_pixels
 from .figures import (
     Axes,
+    axes_at,
     axes_pixels,
     difference_png,
     filters,
@@ -45,6 +46,7 @@ __all__ = [
     "SEQUENTIAL",
     "Axes",
     "animated",
+    "axes_at",
     "axes_pixels",
     "beside",
     "calm",

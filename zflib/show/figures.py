@@ -42,6 +42,12 @@ def axes_pixels(figure: Figure | Axes) -> np.ndarray:
     return pixels
 
 
+def axes_at(places: Sequence[tuple[float, float, float, float]], *, size: tuple[float, float]) -> list[Axes]:
+    """Empty Axes of one new figure of `size` inches, each at (left, bottom, width, height) in parts of it."""
+    figure = plt.figure(figsize=size, dpi=80, layout="none")
+    return [figure.add_axes(place) for place in places]
+
+
 def _axes(ax: Axes | None, size: tuple[float, float] = (3.2, 3.2)) -> Axes:
     return plt.subplots(figsize=size)[1] if ax is None else ax
 

@@ -1,42 +1,30 @@
-"""What Figure 6 compares by eye, as numbers: dead channels, the frequencies of filters, and aliasing."""
+"""What Figure 6 compares by eye, as numbers: aliasing, the frequencies of filters, dead channels, and what it pays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from statistics import mean, stdev
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from .. import _files, models
 from ..deconv import Deconvnet
 from ..models import ImageClassifier, ZFNet
 from ..record.inputs import check_images
 
 #: Between low, middle and high, in cycles per pixel: wavelengths of 8 and of 3 pixels; the finest grating has 2.
 BANDS = (1 / 8, 1 / 3)
-SIZE = 64  # pixels that filters are padded to, so that those of 7 and of 11 are judged on one scale
+SIZE = 64  # pixels that filters are padded to, so that those of 7 and of 11 are measured on one scale
+LATTICE = 0.3  # of a filter's energy in the high band: more than that makes it a lattice of fine lines
 
 
-def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: float = 0.01) -> torch.Tensor:
-    """(C,) bool: channels whose strongest activation over (N,3,H,W) images is below `share` of the layer's strongest.
-
-    The more images, the surer: a channel that is dead on a hundred may live on a thousand.
-    """
-    deconvnet, parts = Deconvnet(net), check_images(images).split(100)
-    peaks = [deconvnet.activations(some, layer).transpose(0, 1).flatten(1).amax(dim=1) for some in parts]
-    strongest = torch.stack(peaks).amax(dim=0)
-    return strongest <= share * strongest.max()
-
-
-def frequency_shares(conv: nn.Conv2d) -> torch.Tensor:
-    """(C,3): the shares of each filter's energy at low, middle and high frequencies; every row sums to 1."""
-    low, high = BANDS
-    power = torch.fft.fft2(conv.weight.detach().float(), s=(SIZE, SIZE)).abs().square().sum(dim=1)  # (C,SIZE,SIZE)
-    frequency = torch.fft.fftfreq(SIZE, device=power.device)
-    radius = (frequency[:, None].square() + frequency[None, :].square()).sqrt()
-    masks = torch.stack([radius < low, (radius >= low) & (radius < high), radius >= high]).to(power)
-    shares = torch.einsum("chw,bhw->cb", power, masks)
-    return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-20)
+# --- aliasing --------------------------------------------------------------------------------------------------------
 
 
 def phase_energies(
@@ -55,24 +43,193 @@ def phase_energies(
     return torch.stack(energies)
 
 
+def flicker(energies: torch.Tensor) -> torch.Tensor:
+    """(C,): the standard deviation of (S,N,C) energies over shifts (root mean square over images), over their mean.
+
+    Channels that never fire count as 0.
+    """
+    spread = energies.var(dim=0, unbiased=False).mean(dim=0).sqrt()
+    return spread / energies.mean(dim=(0, 1)).clamp(min=1e-12)
+
+
 def aliasing(
     net: ImageClassifier, pixels: torch.Tensor, layer: str, *, shifts: Sequence[int] = range(8)
 ) -> torch.Tensor:
     """(C,): how much each channel's energy depends on where the stride happens to sample; 0 = not at all.
 
     Shifting an image by a pixel moves a finely sampled map and leaves its sum of squares as it is, but for the border.
-    Where the stride is too coarse for what the filter passes, the sum depends on the shift: its standard deviation over
-    `shifts` (root mean square over images), over its mean. Channels that never fire count as 0. See Figure 6d.
+    Where the stride is too coarse for what the filter passes, the sum depends on the shift: the `flicker` of
+    `phase_energies`. See Figure 6d.
     """
-    energies = phase_energies(net, pixels, layer, shifts=shifts)
-    spread = energies.var(dim=0, unbiased=False).mean(dim=0).sqrt()
-    return spread / energies.mean(dim=(0, 1)).clamp(min=1e-12)
+    return flicker(phase_energies(net, pixels, layer, shifts=shifts))
 
 
-def dense(net: ZFNet) -> ZFNet:
-    """The control: a copy of `net` that ends with its first layer, at stride 1: nothing is skipped, nothing aliases."""
-    geometry = replace(net.geometry, convs=net.geometry.convs[:1], hidden=None)
+def at_stride(net: ZFNet, stride: int) -> ZFNet:
+    """The control: a copy of `net` that ends with its first layer, the same filters at another stride.
+
+    At stride 1 nothing is skipped, so nothing aliases.
+    """
+    first = replace(net.geometry.convs[0], stride=stride, pool=False, norm=False)
+    geometry = replace(net.geometry, convs=(first,), hidden=None)
     control = ZFNet(0, geometry=geometry, batch_norm=hasattr(net, "bn1"))
     control.load_state_dict({key: value for key, value in net.state_dict().items() if key in control.state_dict()})
-    control.conv1.stride = (1, 1)
-    return control.eval()
+    return control.to(net.mean.device).eval()
+
+
+# --- frequencies -----------------------------------------------------------------------------------------------------
+
+
+def band_share(weight: torch.Tensor, low: float, high: float, size: int = SIZE) -> torch.Tensor:
+    """(C,): share of each (3,k,k) filter's energy at frequencies from `low` up to `high` cycles per pixel.
+
+    `size`: pixels that the filter is padded to; more of them make a finer ruler. A filter of zeros has no share.
+    """
+    power = torch.fft.fft2(weight, s=(size, size)).abs().square().sum(dim=1)  # (C,size,size)
+    frequency = torch.fft.fftfreq(size, device=weight.device)
+    radius = (frequency[:, None] ** 2 + frequency[None, :] ** 2).sqrt()
+    inside = (radius >= low) & (radius < high)
+    return power[:, inside].sum(dim=1) / power.sum(dim=(1, 2)).clamp(min=1e-20)
+
+
+def frequency_shares(weight: torch.Tensor) -> torch.Tensor:
+    """(C,3): the shares of each (3,k,k) filter's energy at low, middle and high frequencies; every row sums to 1."""
+    low, high = BANDS
+    bands = ((0, low), (low, high), (high, 1))
+    return torch.stack([band_share(weight.detach().float(), *band) for band in bands], dim=1)
+
+
+def resized(weight: torch.Tensor, side: int, *, mode: str = "bicubic") -> torch.Tensor:
+    """(C,3,side,side): the same (C,3,k,k) filters at another width: the same pattern on more or fewer pixels.
+
+    `mode`: "bicubic" or "bilinear".
+    """
+    shrinks = side < weight.shape[-1]  # then smooth first, so that fine waves do not turn into slow ones
+    return F.interpolate(weight.detach(), size=(side, side), mode=mode, antialias=shrinks)
+
+
+def lattices(weight: torch.Tensor) -> torch.Tensor:
+    """(L,): the numbers of the filters of (C,3,k,k) that have more than 30 % of their energy at high frequencies."""
+    return (frequency_shares(weight)[:, 2] > LATTICE).nonzero().flatten()
+
+
+def profile(projections: torch.Tensor) -> torch.Tensor:
+    """(S // 2,): the mean energy of (N,3,S,S) projections at 0, 1, 2, … cycles per S pixels, across or down.
+
+    Every projection counts the same; the shares of all frequencies, the negative ones too, sum to 1.
+    """
+    unit = projections / projections.flatten(1).norm(dim=1).clamp(min=1e-9)[:, None, None, None]
+    power = torch.fft.fft2(unit).abs().square().sum(dim=1).mean(dim=0)  # (S,S)
+    power = power / power.sum().clamp(min=1e-20)
+    return ((power.sum(dim=0) + power.sum(dim=1)) / 2)[: power.shape[0] // 2]
+
+
+def hump(curve: torch.Tensor) -> float:
+    """How a (28,) `profile` of 56 pixels rises again: energy around 3 pixels a wave over that around 4 pixels a wave.
+
+    A smooth picture has less and less energy towards fine detail: below 1. A grid of 4 pixels has a line at 4.
+    """
+    return float(curve[18:21].sum() / curve[14:17].sum())
+
+
+# --- dead channels ---------------------------------------------------------------------------------------------------
+
+
+def dead_channels(net: nn.Module, images: torch.Tensor, layer: str, *, share: float = 0.01) -> torch.Tensor:
+    """(C,) bool: channels whose strongest activation over (N,3,H,W) images is at most `share` of the layer's strongest.
+
+    The more images, the surer: a channel that is dead on a hundred may live on a thousand.
+    """
+    deconvnet, parts = Deconvnet(net), check_images(images).split(100)
+    peaks = [deconvnet.activations(some, layer).transpose(0, 1).flatten(1).amax(dim=1) for some in parts]
+    strongest = torch.stack(peaks).amax(dim=0)
+    return strongest <= share * strongest.max()
+
+
+# --- does it pay? ----------------------------------------------------------------------------------------------------
+
+TWINS = {"alexnet56": "alexnet", "zfnet56": "full"}  # the networks, and their rows in data/ablation.json
+ABLATION = _files.SHIPPED / "ablation.json"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Validation errors in per cent of both twins, a number for each training, and how they were trained."""
+
+    budget: str
+    top1: Mapping[str, list[float]]
+    top5: Mapping[str, list[float]]
+
+    def difference(self) -> float:
+        """Points of top-1 error by which the mean of alexnet56 is above that of zfnet56."""
+        coarse, fine = (mean(self.top1[name]) for name in TWINS)
+        return coarse - fine
+
+    def conclusion(self) -> str:
+        """What these trainings say of the two first layers, and what they cannot say."""
+        counts = [len(self.top1[name]) for name in TWINS]
+        better = "zfnet56" if self.difference() > 0 else "alexnet56"
+        found = f"{_times(counts[0])} of alexnet56 and {_times(counts[1])} of zfnet56: "
+        found += f"{better} errs less, by {abs(self.difference()):.1f} points"
+        if min(counts) < 2:
+            return (
+                f"{found}. How far two trainings of one network differ is not known, so nobody can say whether the "
+                "gap belongs to the network."
+            )
+        error, chance = self.error(), self.separation()
+        found += f" ± {error:.1f}. Errors dealt at random into two groups differ as much in {chance:.0%} of all ways."
+        if chance > 0.1 or abs(self.difference()) < 3 * error:
+            return f"{found} That may be luck."
+        return f"{found} So {better} is better at this budget. Whether by its first layer or by more work stays open."
+
+    def error(self) -> float:
+        """Standard error of the difference of the two means over seeds; it takes two trainings of each."""
+        return sum(stdev(self.top1[name]) ** 2 / len(self.top1[name]) for name in TWINS) ** 0.5
+
+    def separation(self) -> float:
+        """Exact permutation test: the share of all ways to deal the top-1 errors whose means differ as much or more."""
+        coarse, fine = (self.top1[name] for name in TWINS)
+        every, total = [*coarse, *fine], sum(coarse) + sum(fine)
+        gaps = []
+        for chosen in combinations(range(len(every)), len(coarse)):
+            first = sum(every[i] for i in chosen)
+            gaps.append(abs(first / len(coarse) - (total - first) / len(fine)))
+        return sum(gap >= abs(self.difference()) - 1e-9 for gap in gaps) / len(gaps)
+
+
+def multiply_adds(net: ZFNet) -> int:
+    """Multiplications, each with an addition, that the convolutions do for one image."""
+    deconvnet, image = Deconvnet(net), torch.zeros(1, 3, net.geometry.crop, net.geometry.crop)
+    total = 0
+    for name in net.conv_names:
+        positions = deconvnet.activations(image, name)[0, 0].numel()
+        total += positions * net.get_submodule(name).weight.numel()
+    return total
+
+
+def _times(count: int) -> str:
+    return f"{count} training" + ("" if count == 1 else "s")
+
+
+def trainings(path: Path = ABLATION) -> list[Trainings]:
+    """What there is on both twins: the two shipped trainings, and those of `path` where it holds them.
+
+    data/ablation.json: {"budget": words, "rows": [{"name": "full", "top1": [61.2, …], "top5": […]}, …]}, validation
+    errors in per cent, one for each seed.
+    """
+    found = [_shipped()]
+    if path.is_file():
+        saved = json.loads(path.read_text())
+        rows = {row["name"]: row for row in saved["rows"]}
+        if set(TWINS.values()) <= rows.keys():
+            errors = {kind: {name: list(rows[row][kind]) for name, row in TWINS.items()} for kind in ("top1", "top5")}
+            found.append(Trainings(saved["budget"], **errors))
+    return found
+
+
+def _shipped() -> Trainings:
+    cards = {name: models.load(name).card for name in TWINS}
+    tops = {
+        kind: {name: [100 - card["accuracy"]["ten-crop"][kind]] for name, card in cards.items()}
+        for kind in ("top1", "top5")
+    }
+    return Trainings(f"{cards['zfnet56']['epochs']} epochs, ten crops", **tops)

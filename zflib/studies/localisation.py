@@ -1,27 +1,31 @@
-"""Where does the drop lie? From squares to pixels, the share of the drop on the object, and Figure 7 drawn."""
+"""Where does the drop lie? Figure 7 drawn, and what a sceptic asks of its maps."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from .. import show
+from .. import _files, show
 from .._arguments import check_sides, conv_layers
+from ..data import Windows
+from ..data.image_source import images_of
 from ..deconv import Deconvnet
 from ..experiments.occlusion import OcclusionMaps, occlude
-from .units import Units, projection_pixels
 
-PANELS = ("(a) image", "(b) activity", "(c) projections", "their images", "(d) probability", "(e) class")
 #: Blue, orange, green, pink, told apart by the colour-blind; grey is for all others.
-COLOURS = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [190, 190, 190]], np.uint8)
+COLOURS = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [150, 150, 150]], np.uint8)
+PANELS = ("(a) image", "(b) activity lost", "(c) projection", "(d) p lost", "(e) most probable")
+AGREEMENT = _files.SHIPPED / "occlusion-agreement.json"
 
 
-# --- one number for each pixel, and for each image -------------------------------------------------------------------
+# --- does the drop lie on the object? --------------------------------------------------------------------------------
 
 
 def to_pixels(values: torch.Tensor, corners: torch.Tensor, *, size, shape) -> torch.Tensor:
@@ -52,34 +56,24 @@ def energy_in_mask(drop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (taken * mask).sum(dim=(-2, -1)) / taken.sum(dim=(-2, -1))
 
 
-def shuffled_masks(drops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """(N,): `energy_in_mask` of each of N >= 2 drops (N,H,W), mean over the masks (N,H,W) of the other images.
+def discs(masks: torch.Tensor) -> torch.Tensor:
+    """(N,H,W) bool: for each of the masks (N,H,W) a disc in the middle of the picture that has as many pixels.
 
-    What a map gets that knows where objects usually stand, but not where this one does.
+    The share of a drop in it is what a map gets that knows an object's size, and that objects stand in the middle.
     """
-    table = energy_in_mask(drops[:, None], masks[None])  # (N,N): row i is drop i against every mask
-    return (table.sum(dim=1) - table.diagonal()) / (len(drops) - 1)
-
-
-def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Spearman's correlation of two maps of one shape: 1 if they put the positions in the same order; NaN if flat."""
-    from scipy.stats import spearmanr  # it takes a second to import
-
-    pair = [values.flatten().cpu().numpy() for values in (one, other)]
-    flat = any(np.ptp(values) == 0 for values in pair)
-    return float("nan") if flat else float(spearmanr(*pair).statistic)
-
-
-# --- many images -----------------------------------------------------------------------------------------------------
+    height, width = masks.shape[-2:]
+    rows, columns = (torch.arange(n, device=masks.device) - (n - 1) / 2 for n in (height, width))
+    distance = rows[:, None] ** 2 + columns**2
+    rank = distance.flatten().argsort(stable=True).argsort().view(height, width)  # 0 for the innermost pixel
+    return rank < masks.sum(dim=(-2, -1))[:, None, None]
 
 
 @dataclass
 class Drops:
-    """N occluded images: `looks`, their maps; what the squares took of probability and activity by pixel, (N,H,W)."""
+    """N occluded images: `looks`, their maps; `pixels` (N,H,W), what the squares took of the probability there."""
 
     looks: list[OcclusionMaps]
-    probability: torch.Tensor
-    activity: torch.Tensor
+    pixels: torch.Tensor
 
     @property
     def largest(self) -> torch.Tensor:
@@ -95,9 +89,11 @@ def study(net: nn.Module, images: torch.Tensor, labels, *, size, stride, **setti
     pairs = zip(images, labels, strict=True)
     looks = [occlude(net, image, size=size, stride=stride, label=label, **settings) for image, label in pairs]
     where = {"size": size, "shape": tuple(images.shape[-2:])}
-    probability = [to_pixels(look.before[0] - look.probability, look.corners, **where) for look in looks]
-    activity = [to_pixels(look.before[1] - look.activity, look.corners, **where) for look in looks]
-    return Drops(looks, torch.stack(probability).cpu(), torch.stack(activity).cpu())
+    pixels = [to_pixels(look.before[0] - look.probability, look.corners, **where) for look in looks]
+    return Drops(looks, torch.stack(pixels).cpu())
+
+
+# --- does the projection show where the activity comes from? ---------------------------------------------------------
 
 
 def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Tensor:
@@ -106,95 +102,165 @@ def under_square(projections: torch.Tensor, size: int, stride: int) -> torch.Ten
     return F.avg_pool2d(energy, size, stride)[:, 0] * size**2
 
 
-def stories(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], *, size: int, stride: int,
-            layer: str | None = None) -> torch.Tensor:  # fmt: skip
-    """(N,3), N >= 2: rank correlations of lost activity: with the projection under the square, another's, and lost p.
+def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Spearman's correlation of two maps of one shape: 1 if they put the positions in the same order; NaN if flat."""
+    from scipy.stats import spearmanr  # it takes a second to import
 
-    "Another's" is the mean over the projections of the other images: what is due to the middle being the middle.
+    pair = [values.flatten().cpu().numpy() for values in (one, other)]
+    flat = any(np.ptp(values) == 0 for values in pair)
+    return float("nan") if flat else float(spearmanr(*pair).statistic)
+
+
+def agreement(net: nn.Module, images: torch.Tensor, look: OcclusionMaps, *, size: int, stride: int,
+              layer: str | None = None) -> torch.Tensor:  # fmt: skip
+    """(N,): how well the look's lost activity goes with the projections of its channel from each of (N,3,H,W) images.
+
+    A rank correlation over the positions of the square: activity that is lost there, and energy of the projection
+    under it. NaN for an image in which the channel is silent. Give the image that was occluded, and others: the
+    projection of another image must agree less if the paper's argument holds.
     """
-    layer = layer or conv_layers(net)[-1]
-    channels = torch.tensor([look.channel for look in looks], device=images.device)
-    energy, rows = under_square(Deconvnet(net).project(images, layer, channels), size, stride), []
-    for i, look in enumerate(looks):
-        lost, sunk = look.before[1] - look.activity, look.before[0] - look.probability
-        others = [rank_correlation(energy[j], lost) for j in range(len(looks)) if j != i]
-        rows.append([rank_correlation(energy[i], lost), sum(others) / len(others), rank_correlation(sunk, lost)])
-    return torch.tensor(rows)
+    layer, lost = layer or conv_layers(net)[-1], look.before[1] - look.activity
+    channels = torch.full((len(images),), look.channel, device=images.device)
+    energy = under_square(Deconvnet(net).project(images, layer, channels), size, stride)
+    return torch.tensor([rank_correlation(one, lost) for one in energy])
+
+
+def strangers(net: nn.Module, windows: Windows, without: str, look: OcclusionMaps, *, count: int = 100, seed: int = 0,
+              **where) -> torch.Tensor:  # fmt: skip
+    """(count,): the `agreement` of windows of all pictures but `without`, drawn at random until so many are active.
+
+    `where`: `size`, `stride` and `layer` as in `agreement`. Fewer if there are no more.
+    """
+    others = (windows.pictures != windows.names.index(without)).nonzero().flatten()
+    others = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))]
+    found, device = torch.zeros(0), next(net.parameters()).device
+    for some in others.split(25):
+        new = agreement(net, images_of(net, windows.pixels, some).to(device), look, **where)
+        found = torch.cat([found, new[~new.isnan()]])
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def load_agreement(network: str) -> dict[str, tuple[float, torch.Tensor]]:
+    """Photograph -> (its own `agreement`, that of a hundred `strangers`), as shipped for "squeezenet" or "zfnet56"."""
+    found = json.loads(AGREEMENT.read_text(encoding="utf-8"))["networks"]
+    if network not in found:
+        raise ValueError(f"network {network!r} was not measured; choose one of {', '.join(found)}")
+    rows = found[network]["photographs"]
+    return {name: (row["own"], torch.tensor(row["others"])) for name, row in rows.items()}
+
+
+def percentile(own: float, others: torch.Tensor) -> float:
+    """Of a hundred strangers, how many agree less."""
+    return 100 * float((others < own).float().mean())
 
 
 # --- the drawing -----------------------------------------------------------------------------------------------------
 
 
-def plot(net: nn.Module, images: torch.Tensor, looks: Sequence[OcclusionMaps], tops: Units, *, size: int) -> np.ndarray:
-    """Figure 7 for (N,3,H,W) images: (N,6) Axes, a row for each; dark is what the square took away."""
-    blank = [np.full((4, 4, 3), 255, np.uint8)] * (6 * len(images))
-    axes = show.panels(blank, columns=6, size=2.15)
-    for image, look, row in zip(images, looks, axes):
-        for ax in row:
-            ax.clear()
-        given = {"size": size, "side": image.shape[-1]}
-        show.photo(image, row[0], net=net)
-        heat(look.activity, look, row[1], vmin=0, vmax=look.before[1], **given).set_axis_on()
-        for ax, pixels in zip(row[2:4], tiles(net, image, look.channel, tops)):
-            show.photo(pixels, ax)
-        heat(look.probability, look, row[4], vmin=0, vmax=look.before[0], **given).set_axis_on()
-        row[4].set_xlabel(f"{net.classes[look.label]}: {look.before[0]:.2f}", fontsize=10)
-        class_map(look, net.classes, row[5], **given).set_axis_on()
-    for ax, title in zip(axes[0], PANELS):
-        ax.set_title(title)
-    return axes
+def figure7(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, axes: Sequence[show.Axes], *, size: int,
+            together: tuple | None = None, layer: str | None = None) -> None:  # fmt: skip
+    """One row of Figure 7 on five `axes`: image, activity lost, projection, probability lost, most probable class.
 
-
-def heat(values, look: OcclusionMaps, ax: show.Axes, *, size: int, side: int = 56, **colours) -> show.Axes:
-    """A map (rows,cols) or (rows,cols,3) over positions, each drawn where its square's middle lies in side x side.
-
-    `size` is the square's; `colours` go to matplotlib's imshow (cmap, vmin, vmax).
+    `together`: (title, before, (rows,cols)) of what (d) shows instead of the watched class.
     """
-    corners, rows, columns = look.corners.double(), *look.corners.shape[:2]
-    first, last = corners[0, 0] + (size - 1) / 2, corners[-1, -1] + (size - 1) / 2
-    down = (corners[1, 0, 0] - corners[0, 0, 0]) / 2 if rows > 1 else side / 2  # half a stride
-    right = (corners[0, 1, 1] - corners[0, 0, 1]) / 2 if columns > 1 else side / 2
-    edges = (first[1] - right, last[1] + right, last[0] + down, first[0] - down)
-    values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
-    ax.imshow(values, extent=[float(edge) for edge in edges], **colours)
-    ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), xticks=[], yticks=[], facecolor="0.93")
-    ax.spines[:].set_visible(False)
-    return ax
+    draw_activity(net, image, look, axes[:3], size=size, layer=layer)
+    title, before, values = together or (net.classes[look.label], look.before[0], look.probability)
+    full = max(before - float(values.min()), 1e-12)  # the largest loss is dark red
+    where = {"corners": look.corners, "size": size, "net": net, "full": full, "what": ""}
+    show.drop(image, before, values, ax=axes[3], title=title, **where)
+    class_map(net, image, look, axes[4], size=size)
+    for ax, panel in zip(axes, PANELS):
+        ax.set_title(f"{panel}\n{ax.get_title()}", fontsize=10)
 
 
-def class_map(look: OcclusionMaps, classes: Sequence[str], ax: show.Axes, *, size: int, side: int = 56) -> show.Axes:
-    """Panel (e): the most probable class at each position; the four most frequent in colours and words, others grey."""
+def draw_activity(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, axes: Sequence[show.Axes], *, size: int,
+                  layer: str | None = None, what: str = "") -> None:  # fmt: skip
+    """On three `axes` the image, the share of the watched map's activity that squares take, and its projection.
+
+    `what` labels the colour bar.
+    """
+    layer = layer or conv_layers(net)[-1]
+    deconvnet = Deconvnet(net)
+    projection = deconvnet.project(image[None], layer, look.channel)[0]
+    share, title = look.activity / look.before[1], f"channel {look.channel}"
+    show.photo(image, axes[0], net=net)
+    show.drop(image, 1, share, corners=look.corners, size=size, net=net, ax=axes[1], title=title, what=what)
+    tile = show.projection_tile(projection, 400, sigma=image.shape[-1] / 100)
+    value = float(deconvnet.activations(image[None], layer)[0, look.channel].max())
+    show.photo(tile, axes[2], title=f"activation {value:.3g}")
+
+
+def class_map(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, ax: show.Axes, *, size: int) -> show.Axes:
+    """Panel (e): the most probable class at each position over the pale image; the four most frequent are named."""
     kinds, counts = look.prediction.cpu().unique(return_counts=True)
     order = kinds[counts.argsort(descending=True, stable=True)][:4].tolist()
     index = np.full(look.prediction.shape, 4)
     for rank, kind in enumerate(order):
         index[look.prediction.cpu().numpy() == kind] = rank
-        place = {"transform": ax.transAxes, "fontsize": 10, "va": "top"}
-        ax.text(1.04, 0.98 - 0.2 * rank, classes[kind], color=tuple(COLOURS[rank] / 255), **place)
-    return heat(COLOURS[index], look, ax, size=size, side=side)
+    image = show.image_pixels(image, net)
+    pale = 127 + show.image_pixels(Image.fromarray(image).convert("L")) // 2
+    ax.imshow(pale, interpolation="bilinear")
+    ax.imshow(COLOURS[index], extent=_extent(look.corners, size), alpha=0.75)
+    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+    ax.set_axis_off()
+    for rank, kind in enumerate(order):
+        place = {"transform": ax.transAxes, "va": "top", "fontsize": 11, "color": "white"}
+        box = {"facecolor": tuple(COLOURS[rank] / 255), "edgecolor": "white", "boxstyle": "square,pad=0.2"}
+        ax.text(0.03, 0.97 - 0.14 * rank, net.classes[kind], bbox=box, **place)
+    return ax
 
 
-def tiles(
-    net: nn.Module, image: torch.Tensor, channel: int, tops: Units, *, layer: str | None = None, side: int = 66
-) -> list:
-    """Panel (c) and its neighbour, uint8: four projections of a channel, and their images; `image`'s own are framed.
+def _extent(corners: torch.Tensor, size: int) -> list[float]:
+    """Left, right, bottom, top of a map, each position drawn about its square's middle, half a stride around it."""
+    ends = []
+    for starts in (corners[0, :, 1], corners[:, 0, 0]):
+        reach = float(starts[-1] - starts[0]) / max(len(starts) - 1, 1) / 2
+        ends.append((float(starts[0]) + (size - 1) / 2 - reach, float(starts[-1]) + (size - 1) / 2 + reach))
+    (left, right), (top, bottom) = ends
+    return [left, right, bottom, top]
 
-    `tops`: the channel's strongest images, of which the first three are shown.
+
+def outlined(image, pixels: torch.Tensor, masks: Sequence[torch.Tensor], ax: show.Axes, *, net=None,
+             full: float | None = None) -> show.Axes:  # fmt: skip
+    """A drop by pixel (H,W), white to red over the pale (3,H,W) image, and the outlines of `masks` (H,W) in black.
+
+    Dark red is `full`, by default the largest drop; a second mask is drawn dashed.
     """
-    layer = layer or conv_layers(net)[-1]
-    unit = tops.unit(layer, channel)
-    images = torch.cat([image[None], unit.images[:3].to(image)])
-    views = [projection_pixels(view, side) for view in Deconvnet(net).project(images, layer, channel)]
-    pixels = [show.fit(show.image_pixels(picture, net), side, smooth=True) for picture in images]
-    box = (2, 2, side - 2, side - 2)
-    return [show.mosaic([show.framed(first, box), *others], columns=2) for first, *others in (views, pixels)]
+    height, width = pixels.shape
+    corners = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1)
+    full = full or max(float(pixels.max()), 1e-12)
+    drawn = show.drop_pixels(image, pixels, corners=corners, size=1, full=full, net=net)
+    ax.imshow(drawn, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
+    for mask, line in zip(masks, ("solid", "dashed")):
+        ax.contour(mask.cpu().float().numpy(), levels=[0.5], colors="black", linewidths=1.8, linestyles=line)
+    ax.set_axis_off()
+    return ax
 
 
-def drop_map(drop: torch.Tensor, mask: torch.Tensor, ax: show.Axes) -> show.Axes:
-    """A drop (H,W) by pixel, red where something was taken away and blue where it rose, and the mask's outline."""
-    full = float(drop.abs().max()) or 1.0
-    ax.imshow(drop.cpu().numpy(), cmap=show.DIVERGING, vmin=-full, vmax=full)
-    ax.contour(mask.cpu().float().numpy(), levels=[0.5], colors="black", linewidths=1)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
+def plot_agreement(found: dict, ax: show.Axes) -> show.Axes:
+    """What `load_agreement` gives: a row for each photograph, a grey dot for each stranger, its own as a diamond."""
+    rows = sorted(found, key=lambda name: percentile(*found[name]))
+    for height, name in enumerate(rows):
+        own, others = found[name]
+        ax.plot(others, [height] * len(others), "|", color="0.55", markersize=13)
+        ax.plot(own, height, "D", color="#d55e00", markersize=9, markeredgecolor="white")
+        ax.text(1.05, height, f"above {percentile(own, others):.0f} of 100", va="center")
+    ax.set(yticks=range(len(rows)), yticklabels=rows, xlim=(-1, 1.03), ylim=(-0.6, len(rows) - 0.4))
+    ax.set_xlabel("rank correlation of lost activity with a projection: another photograph's (grey), its own (orange)")
+    return ax
+
+
+def plot_shares(on: torch.Tensor, disc: torch.Tensor, names: Sequence[str], ax: show.Axes) -> show.Axes:
+    """For N scenes the share of the drop on the object (N,) over that in its disc (N,); the extremes bear `names`."""
+    ax.plot([0, 1], [0, 1], color="0.6", lw=1)
+    ax.scatter(disc, on, s=36, c=["#d55e00" if one > other else "#0072b2" for one, other in zip(on, disc)])
+    order = (on - disc).argsort().tolist()
+    for number in (*order[:3], *order[-3:]):
+        ax.annotate(names[number], (float(disc[number]), float(on[number])), xytext=(6, 4), textcoords="offset points")
+    above = int((on > disc).sum())
+    ax.set_title(f"{above} scenes above the line, {len(on) - above} not")
+    ax.set(xlabel="share of the drop in the disc", ylabel="share on the object", xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.set_aspect("equal")
     return ax
