@@ -97,7 +97,7 @@ def explained(distance: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 # --- two pupils -------------------------------------------------------------------------------------------------------
 
 
-def taught(reach: float, seed: int, *, count: int = 450, epochs: int = 5) -> ZFNet:
+def taught(reach: float, seed: int, *, count: int = 300, epochs: int = 6) -> ZFNet:
     """`scenes56` trained on rendered scenes whose things are shifted by up to `reach` sides, upright, at one size.
 
     The scenes are rendered at the size of the network's crop, so that no random crop can shift them as well.
