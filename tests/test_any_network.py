@@ -48,6 +48,8 @@ ROOMS = {
     "invariance": lambda net, x, layer: zflib.invariance(
         net, x, 1, transform="rotate", amounts=(0, 30), layers=layer).distance[layer],
     "correspondence": lambda net, x, layer: zflib.correspondence(net, x, BOXES, layer=layer).changes,
+    "activation_maximisation": lambda net, x, layer: zflib.activation_maximisation(net, layer, 2, start=x[0], steps=3),
+    "curvature": lambda net, x, layer: zflib.curvature(net, x[0], layer, 2, k=1, step=0.3)[0],
 }  # fmt: skip
 every_room = pytest.mark.parametrize("room", ROOMS)
 

@@ -17,8 +17,6 @@ import build  # noqa: E402
 PATHS = build.paths()
 IDS = [path.stem for path in PATHS]
 CHAPTERS = build.chapters()
-#: Chapters that still exceed a lesson of an hour: 45 cells, 1,600 words, 10 figures.
-LONG = [path for path in CHAPTERS if "07" <= path.name[:2] <= "11"]
 CHECK = re.compile(r"^check\.\w+\(", re.MULTILINE)
 
 
@@ -88,7 +86,7 @@ def test_cells_are_few_short_and_explained(notebook):
     assert statistics.median(lengths) <= 8
 
 
-@pytest.mark.parametrize("path", [path for path in CHAPTERS if path not in LONG], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_is_a_lesson_of_an_hour(path):
     notebook = nbformat.read(path, 4)
     outputs = [output for cell in code(notebook) for output in cell.outputs]

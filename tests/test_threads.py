@@ -62,6 +62,14 @@ def projections(net, seed):
     ]
 
 
+def ascents(net, seed):
+    return [zflib.activation_maximisation(net, "4", seed, start=pictures(seed)[0], steps=3, jitter=1)]
+
+
+def curved(net, seed):
+    return list(zflib.curvature(net, pictures(seed)[0], "4", seed, k=1, step=0.3))
+
+
 def fields(net, seed):
     return [torch.tensor(zflib.receptive_field(net, "4", (seed % 5, 2), size=20))]
 
@@ -85,7 +93,7 @@ def drawn(net, seed):
     return [torch.tensor(list(panel.text.encode())) for panel in panels] + [torch.from_numpy(panels[0].pixels.copy())]
 
 
-CALLS = [peaks, squares, moves, parts, projections, fields, chosen, drawn]
+CALLS = [peaks, squares, moves, parts, projections, ascents, curved, fields, chosen, drawn]
 
 
 def at_once(jobs):

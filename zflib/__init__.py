@@ -15,24 +15,29 @@ import torch
 
 from . import data, deconv, experiments, models, record, train
 from .data import scenes
-from .deconv import Deconvnet, receptive_field, receptive_fields
+from .deconv import Deconvnet, layers, receptive_field, receptive_fields
 from .experiments import (
     Comparison,
     Correspondence,
     Invariance,
     OcclusionMaps,
+    activation_maximisation,
     correspondence,
+    curvature,
+    features,
     find_peaks,
     invariance,
     occlude,
+    transfer,
 )  # fmt: skip
-from .models import ZFNet, alexnet56, device, load, scenes56, zfnet56
+from .models import ZFNet, alexnet56, device, load, pretrained, scenes56, zfnet56
 
 __version__ = "0.1.0"
 __all__ = [
-    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "alexnet56", "complete_colab",
-    "correspondence", "data", "deconv", "device", "experiments", "find_peaks", "invariance", "load", "models",
-    "occlude", "receptive_field", "receptive_fields", "record", "scenes", "scenes56", "train", "versions", "zfnet56",
+    "Comparison", "Correspondence", "Deconvnet", "Invariance", "OcclusionMaps", "ZFNet", "activation_maximisation",
+    "alexnet56", "complete_colab", "correspondence", "curvature", "data", "deconv", "device", "experiments", "features",
+    "find_peaks", "invariance", "layers", "load", "models", "occlude", "pretrained", "receptive_field",
+    "receptive_fields", "record", "scenes", "scenes56", "train", "transfer", "versions", "zfnet56",
 ]  # fmt: skip
 
 

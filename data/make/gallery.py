@@ -8,9 +8,9 @@ python -m data.make.gallery squeezenet --photographs imagenet-1000 --channels 12
 --data: the 10,000 validation images of Tiny ImageNet. --photographs: a folder of <wnid>.jpg, one photograph for each of
 ImageNet's 1,000 classes. A file holds, for every channel of every layer, its nine strongest images: values, numbers,
 positions and classes; the projection from the strongest one; and for channels drawn at random (seed 0), and for
-photographs those that we named by hand (`zflib.studies.channel_names`), the projections from all nine, or from the first --projected.
-It holds no picture of an image: projections in 8 bits, each with its scale, cropped to receptive fields; those larger
-than --side are averaged down to it.
+photographs those that we named by hand (`zflib.studies.channel_names`), the projections from all nine, or from the
+first --projected. It holds no picture of an image: projections in 8 bits, each with its scale, cropped to receptive
+fields; those larger than --side are averaged down to it.
 """
 
 from __future__ import annotations

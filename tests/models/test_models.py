@@ -131,6 +131,19 @@ def test_response_norm_is_torchs(settings, shape):
     assert torch.autograd.gradcheck(ours, maps)
 
 
+def test_response_norm_has_second_derivatives():
+    """Backwards twice, and forwards over backwards as torch.func takes them."""
+    norm = ResponseNorm(3, alpha=1.0)
+    maps, direction, weight = torch.randn(3, 1, 5, 2, 2, dtype=torch.float64, generator=torch.manual_seed(0))
+    assert torch.autograd.gradgradcheck(norm, maps.clone().requires_grad_())
+    theirs = nn.LocalResponseNorm(3, 1.0, 0.75, 2.0)
+    products = [
+        torch.func.jvp(torch.func.grad(lambda x, f=f: (weight * f(x)).sum()), (maps,), (direction,))[1]
+        for f in (norm, theirs)
+    ]
+    torch.testing.assert_close(*products)
+
+
 def test_response_norm_of_units():
     """nn.LocalResponseNorm wants three axes; two are one place each."""
     maps = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)

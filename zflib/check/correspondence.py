@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from .. import data, models, show
 from ..experiments import Correspondence, occluders
 from .cases import case, seeded
-from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict, in_numbers
+from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict, in_numbers, judged
 
 
 @seeded(8)
@@ -143,11 +143,15 @@ class _Invention:
     """
 
     name, success = "without_parts", "Table 1 without a single part: on noise it scores as on faces"
+    is_exercise = True
 
     def __call__(self, attempt) -> Verdict:
+        return judged(self.name, self._caught, attempt)
+
+    def _caught(self, attempt) -> Verdict:
         try:
             return self._judge(attempt)
-        except Exception as error:  # a check must never end a learner's notebook
+        except Exception as error:
             return Verdict(WRONG, f"your function raised {type(error).__name__}: {error}", _table({}))
 
     def solution(self) -> None:

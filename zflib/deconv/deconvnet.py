@@ -20,7 +20,7 @@ from ..record.hooks import plain
 from ..record.inputs import check_images
 from ..record.tape import check_watchable
 from . import _receptive_window
-from .rules import Rules, walk
+from .rules import Rules, own_rules, walk
 
 
 class Deconvnet:
@@ -34,6 +34,7 @@ class Deconvnet:
 
     `rules` adds a rule for a kind of module, {nn.GELU: function}: function(signal, input, output) gives the signal
     (B,…) at the module's input from that at its output; input and output are what went through it on the way up.
+    By default it is what the network carries as `net.deconv_rules`: that way the explorers and the atlas know it, too.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Deconvnet:
         rules: Mapping[type[nn.Module], Callable] | None = None,
     ):
         check_net(net)
-        self.net, self.rules = net, Rules(rule, overlap, dict(rules or {}))
+        self.net, self.rules = net, Rules(rule, overlap, own_rules(net, rules))
         self.rules.check_network(net)
         check_watchable(net)
 

@@ -28,7 +28,7 @@ def receptive_field(net: nn.Module, layer: str, position, *, size=None) -> Box:
     input's, a side or (H,W), by default the network's own crop, 224 for other networks. A fully connected unit sees
     all of it.
     """
-    tape, whole = _blank_tape(net, layer, size)
+    tape, whole = blank_tape(net, layer, size)
     if tape.activations.dim() != 4:
         return 0, 0, *whole  # a fully connected unit sees the whole image
     row, column = check_positions(position, tape.activations, layer, name="position")[0].tolist()
@@ -37,7 +37,7 @@ def receptive_field(net: nn.Module, layer: str, position, *, size=None) -> Box:
 
 def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, size=None) -> torch.Tensor:
     """(…,4) boxes of (…,2) positions, as `receptive_field` gives them one by one, from one look at the network."""
-    tape, whole = _blank_tape(net, layer, size)
+    tape, whole = blank_tape(net, layer, size)
     positions = check_integers("positions", positions, "(…,2), rows and columns")
     if positions.shape[-1:] != (2,):
         raise ValueError(f"positions must be (…,2), rows and columns, got shape {tuple(positions.shape)}")
@@ -73,16 +73,22 @@ def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
     return out
 
 
-def _blank_tape(net: nn.Module, layer: str, size) -> tuple[Tape, tuple[int, int]]:
+def blank_tape(net: nn.Module, layer: str, size) -> tuple[Tape, tuple[int, int]]:
     """The network's steps up to `layer`, over an image of nothing, and that image's size."""
     check_layer(net, layer)
+    blank = blank_image(net, size)
+    return record(net, blank, layer_path(net, layer)), tuple(blank.shape[-2:])
+
+
+def blank_image(net: nn.Module, size=None) -> torch.Tensor:
+    """(1,C,H,W) zeros as the network takes images; `size`: by default its own crop, 224 for other networks."""
     size = getattr(getattr(net, "geometry", None), "crop", 224) if size is None else size
     size = check_sides("size", size)
     blank = check_images(torch.zeros(1, 3, *size, dtype=torch.float32, device="cpu"), net)
     first, given = first_used(net, blank)
     if isinstance(first, nn.Conv2d) and given is not None:  # that takes another number of channels than of colours
         blank = blank[:, :1].expand(-1, 3 * first.in_channels // given.shape[1], -1, -1)
-    return record(net, blank, layer_path(net, layer)), size
+    return blank
 
 
 def trace(tape: Tape, row: int, column: int) -> Box:

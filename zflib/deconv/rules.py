@@ -10,18 +10,13 @@ from torch import nn
 
 from .._arguments import check_choice
 from ..record import Tape, Unsupported, steps
+from ..record.recorder import ACTIVATIONS
 from .operations import OVERLAPS, rectify, transposed_filter, unpool
 
 RULES = ("deconvnet", "gradient", "guided")
 
 #: Modules that no rule here is right for.
-REFUSED = tuple(
-    getattr(nn, name) for name in (
-        "GELU", "LeakyReLU", "ReLU6", "PReLU", "RReLU", "ELU", "CELU", "SELU", "SiLU", "Mish", "Hardswish",
-        "Hardsigmoid", "Hardtanh", "Sigmoid", "Tanh", "Softplus", "Softsign", "Softshrink", "Hardshrink",
-        "Tanhshrink", "Threshold", "GLU", "MultiheadAttention", "TransformerEncoderLayer", "RNNBase", "Bilinear",
-    )
-)  # fmt: skip
+REFUSED = (*ACTIVATIONS, nn.GLU, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.RNNBase, nn.Bilinear)
 
 
 @dataclass(frozen=True)
@@ -42,12 +37,16 @@ class Rules:
     def check_network(self, net: nn.Module) -> None:
         """Unsupported, with its path, at the first module that has no rule (GELU, attention, …)."""
         for path, module in net.named_modules():
-            if isinstance(module, REFUSED) and not isinstance(module, tuple(self.own)):
+            if self.refuses(module):
                 where, kind = f"net: module {path!r}" if path else "net", type(module).__name__
                 raise Unsupported(
                     f"{where} is a {kind}, for which a deconvnet has no rule; the way down is defined for "
                     f"ReLU networks only, or give a rule of your own: Deconvnet(net, rules={{nn.{kind}: …}})"
                 )
+
+    def refuses(self, module: nn.Module) -> bool:
+        """Whether it is of a kind that has no rule here, and the caller gave none."""
+        return isinstance(module, REFUSED) and not isinstance(module, tuple(self.own))
 
     def check_way(self, tape: Tape) -> None:
         """Unsupported, with its name, if an operation on the way from the images to the layer has no way down."""
@@ -104,6 +103,11 @@ class Rules:
             got = tuple(below.shape) if isinstance(below, torch.Tensor) else type(below).__name__
             raise ValueError(f"rules: that for {type(step.module).__name__} must give {expected}, got {got}")
         return below
+
+
+def own_rules(net: nn.Module, rules: Mapping | None) -> dict[type[nn.Module], Callable]:
+    """The rules that were given, or those that the network carries as `deconv_rules`."""
+    return dict(getattr(net, "deconv_rules", {}) if rules is None else rules)
 
 
 def walk(tape: Tape, signal, below: Callable):

@@ -2,6 +2,7 @@
 
 from .channel_wall import wall
 from .correspondence_explorer import correspondence
+from .directions_explorer import directions
 from .evolution_explorer import evolution
 from .invariance_explorer import invariance
 from .layer_explorer import layers
@@ -11,6 +12,6 @@ from .panels import Panel, panel, stepper
 from .unit_explorer import units
 
 __all__ = [
-    "Panel", "correspondence", "evolution", "invariance", "layers", "name_the_channel", "occlusion", "panel", "stepper",
-    "units", "wall",
+    "Panel", "correspondence", "directions", "evolution", "invariance", "layers", "name_the_channel", "occlusion",
+    "panel", "stepper", "units", "wall",
 ]  # fmt: skip

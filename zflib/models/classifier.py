@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from .. import data
+from .._arguments import check_integer, check_net, check_tensor
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,92 @@ class Sides:
     crop: int
 
 
-class ImageClassifier(nn.Module):
+class Prepares:
+    """Images in and out: for whatever has `geometry`, `mean` (3,1,1) or (3,S,S), and `scale`, in pixels 0 to 255."""
+
+    geometry: Sides
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def preprocess(self, images) -> torch.Tensor:
+        """(N,3,S,S) from PIL images, uint8 (H,W,3) arrays, paths, or a list of them.
+
+        Smaller side to `geometry.resize` pixels, centre crop of S = `geometry.crop`, minus the mean,
+        over the scale: section 3's preparation, for one crop.
+        """
+        pixels = data.stack(images, self.geometry.resize)
+        return data.centre_crop(self.normalise(pixels), self.geometry.crop)
+
+    def ten_crop(self, images) -> torch.Tensor:
+        """(N,10,3,S,S): the four corners and the centre, then their mirror images (section 3)."""
+        pixels = data.stack(images, self.geometry.resize)
+        return data.ten_crop(self.normalise(pixels), self.geometry.crop)
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N,3,H,W) pixels in [0,255] to the network's units: (pixels - mean) / scale.
+
+        A mean image (section 3's per-pixel mean) is as large as the resized image; a centre crop takes its centre.
+        """
+        return (pixels.to(self.mean) - self._mean_of(pixels)) / self.scale
+
+    def denormalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Network units back to pixels in [0,255] (a float tensor, not clipped)."""
+        return images * self.scale + self._mean_of(images)
+
+    def _mean_of(self, images: torch.Tensor) -> torch.Tensor:
+        side = min(images.shape[-2:])
+        return self.mean if self.mean.shape[-1] in (1, side) else data.centre_crop(self.mean, side)
+
+
+@dataclass(eq=False)
+class Preparation(Prepares):
+    """How a network that is not ours takes images: pixels 0 to 255 become (pixels - mean) / scale, both (3,1,1)."""
+
+    geometry: Sides
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+
+#: Mean and standard deviation of ImageNet's colours, in [0,1]: what most networks of torchvision and timm expect.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def with_preprocessing(
+    net: nn.Module, *, resize: int = 256, crop: int = 224, mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD, classes: Sequence[str] = (),
+) -> nn.Module:  # fmt: skip
+    """The same network, which now says how it takes images: photographs and folders can be given to it everywhere.
+
+    An image's smaller side becomes `resize` pixels (bilinear), its centre square of `crop` is taken, colours in [0,1]
+    become (colour - mean) / std. `net` gets the attributes preprocess(images) -> (N,3,crop,crop), denormalise(images),
+    normalise, ten_crop, geometry, mean, scale and, if any are given, `classes`, the names of its outputs; nothing of it
+    changes. ValueError for sizes or colours that make no sense.
+    """
+    check_net(net)
+    crop = check_integer("crop", crop, "pixels, at least 1", low=1)
+    resize = check_integer("resize", resize, f"pixels, at least as many as crop, {crop}", low=crop)
+    sizes = Sides(resize, crop)
+    centre, spread = (_colours(name, values) for name, values in (("mean", mean), ("std", std)))
+    if not bool((spread > 0).all()):
+        raise ValueError(f"std must be above 0 for each colour, got {tuple(std)}: colours are divided by it")
+    prepares = Preparation(sizes, centre, spread)
+    net.geometry, net.mean, net.scale = sizes, centre, spread
+    for name in ("preprocess", "ten_crop", "normalise", "denormalise"):
+        setattr(net, name, getattr(prepares, name))
+    if len(classes):
+        net.classes = list(classes)
+    return net
+
+
+def _colours(name: str, values: Sequence[float]) -> torch.Tensor:
+    """(3,1,1) in pixels 0 to 255, from three numbers in [0,1]."""
+    colours = check_tensor(name, values, "three numbers, for red, green and blue", device="cpu")
+    if colours.shape != (3,) or not bool(colours.isfinite().all()):
+        raise ValueError(f"{name} must be three finite numbers, for red, green and blue, got {values!r}")
+    return colours.float().view(3, 1, 1) * 255
+
+
+class ImageClassifier(Prepares, nn.Module):
     """A row of modules from (N,3,S,S) RGB images, as `preprocess` gives them, to (N,num_classes) scores.
 
     `layer_names` are its layers in order, the last one gives the classes; `conv_names` are the convolutional ones
@@ -50,32 +137,3 @@ class ImageClassifier(nn.Module):
         for module in self.children():
             images = module(images)
         return images
-
-    def preprocess(self, images) -> torch.Tensor:
-        """(N,3,S,S) from PIL images, uint8 (H,W,3) arrays, paths, or a list of them.
-
-        Smaller side to `geometry.resize` pixels, centre crop of S = `geometry.crop`, minus the mean,
-        over the scale: section 3's preparation, for one crop.
-        """
-        pixels = data.stack(images, self.geometry.resize)
-        return data.centre_crop(self.normalise(pixels), self.geometry.crop)
-
-    def ten_crop(self, images) -> torch.Tensor:
-        """(N,10,3,S,S): the four corners and the centre, then their mirror images (section 3)."""
-        pixels = data.stack(images, self.geometry.resize)
-        return data.ten_crop(self.normalise(pixels), self.geometry.crop)
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N,3,H,W) pixels in [0,255] to the network's units: (pixels - mean) / scale.
-
-        A mean image (section 3's per-pixel mean) is as large as the resized image; a centre crop takes its centre.
-        """
-        return (pixels.to(self.mean) - self._mean_of(pixels)) / self.scale
-
-    def denormalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Network units back to pixels in [0,255] (a float tensor, not clipped)."""
-        return images * self.scale + self._mean_of(images)
-
-    def _mean_of(self, images: torch.Tensor) -> torch.Tensor:
-        side = min(images.shape[-2:])
-        return self.mean if self.mean.shape[-1] in (1, side) else data.centre_crop(self.mean, side)

@@ -34,21 +34,43 @@ def _neighbours(values: torch.Tensor, before: int, after: int) -> torch.Tensor:
     return total
 
 
+def _base(maps: torch.Tensor, size: int, alpha: float, k: float) -> torch.Tensor:
+    """What each value is divided by the power of."""
+    return _neighbours(maps * maps, size // 2, (size - 1) // 2) * (alpha / size) + k
+
+
+def _factor(base: torch.Tensor, beta: float) -> torch.Tensor:
+    return base.rsqrt() * base.rsqrt().sqrt() if beta == 0.75 else base.pow(-beta)
+
+
 class _ResponseNorm(torch.autograd.Function):
-    """The closed-form derivative, so that a training step keeps two tensors instead of a dozen."""
+    """The closed-form derivative, so that a training step keeps one tensor instead of a dozen.
+
+    It is computed anew from the maps, and so has a derivative itself: curvature needs the second one.
+    """
 
     @staticmethod
-    def forward(ctx, maps, size, alpha, beta, k):
-        before, after = size // 2, (size - 1) // 2
-        base = _neighbours(maps * maps, before, after).mul_(alpha / size).add_(k)
-        factor = base.rsqrt().mul_(base.rsqrt().sqrt_()) if beta == 0.75 else base.pow(-beta)
-        ctx.save_for_backward(maps, base, factor)
-        ctx.settings = before, after, 2 * alpha * beta / size
-        return maps * factor
+    def forward(maps, size, alpha, beta, k):
+        return maps * _factor(_base(maps, size, alpha, k), beta)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        maps, *ctx.settings = inputs
+        ctx.save_for_backward(maps)
+        ctx.save_for_forward(maps)
 
     @staticmethod
     def backward(ctx, grad):
-        maps, base, factor = ctx.saved_tensors
-        before, after, scale = ctx.settings
-        shared = _neighbours(grad * maps * factor / base, after, before)
-        return torch.addcmul(grad * factor, maps, shared, value=-scale), None, None, None, None
+        maps, (size, alpha, beta, k) = *ctx.saved_tensors, ctx.settings
+        base = _base(maps, size, alpha, k)
+        factor = _factor(base, beta)
+        shared = _neighbours(grad * maps * factor / base, (size - 1) // 2, size // 2)
+        return torch.addcmul(grad * factor, maps, shared, value=-2 * alpha * beta / size), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        maps, (size, alpha, beta, k) = *ctx.saved_tensors, ctx.settings
+        base = _base(maps, size, alpha, k)
+        factor = _factor(base, beta)
+        shared = _neighbours(tangent * maps, size // 2, (size - 1) // 2)
+        return torch.addcmul(tangent * factor, maps * factor / base, shared, value=-2 * alpha * beta / size)

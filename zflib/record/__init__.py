@@ -2,6 +2,6 @@
 
 from .hooks import listening, watched
 from .steps import Step, Unsupported, Window
-from .tape import Tape, record
+from .tape import Tape, record, record_modules
 
-__all__ = ["Step", "Tape", "Unsupported", "Window", "listening", "record", "watched"]
+__all__ = ["Step", "Tape", "Unsupported", "Window", "listening", "record", "record_modules", "watched"]

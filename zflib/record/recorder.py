@@ -23,6 +23,12 @@ LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
 READS = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"}
 #: Response normalisation, which the way down leaves out.
 SKIPPED = (ResponseNorm.forward, nn.LocalResponseNorm.forward)
+#: Modules that change each number by itself, and are no ReLU.
+ACTIVATIONS = (
+    nn.GELU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.SiLU, nn.Mish, nn.Hardswish,
+    nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink,
+    nn.Tanhshrink, nn.Threshold,
+)  # fmt: skip
 
 
 class Recorder(TorchDispatchMode):
@@ -96,7 +102,8 @@ class Recorder(TorchDispatchMode):
         if before is None:  # response normalisation: the signal passes unchanged (section 2.1)
             self.append(Pass((place,), out.shape, module.forward, POINT, maps.dtype), out)
         else:
-            self.append(Ruled((place,), out.shape, module.forward, None, module, before, out.clone()), out)
+            window = POINT if isinstance(module, ACTIVATIONS) else None  # what other modules look at is not known
+            self.append(Ruled((place,), out.shape, module.forward, window, module, before, out.clone()), out)
         self.looking = True
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,31 @@ def record(
     return Tape(recorder.steps if whole else recorder.steps[: found[0][0] + 1], *found[0], scores)
 
 
+def record_modules(net: nn.Module, images: torch.Tensor, *, ruled=()) -> tuple[Tape, dict[str, int]]:
+    """One whole pass over (N,3,H,W) images: the tape, and the place of what each module gave at its first use.
+
+    Modules that the network does not use, or that do not give one tensor of numbers, have no place. Else as `record`.
+    """
+    places: dict[str, int] = {}
+
+    def note(path: str, recorder: Recorder, module, args, kwargs, out) -> None:
+        if path not in places and recorder.depends(out) and out.is_floating_point():
+            places[path] = recorder.place(out)
+
+    check_watchable(net)
+    with plain(images.device), Hooks() as hooks:
+        images = images.clone()
+        recorder = Recorder(images, masks=False, ruled=tuple(ruled))
+        for path, module in net.named_modules():
+            hooks.before(module, partial(recorder.enter, path))
+            hooks.after(module, recorder.leave, first=True)
+            hooks.after(module, partial(note, path, recorder))
+        with unchanged(net), fitting(net, images), Guard(recorder), recorder:
+            scores = net(images)
+        _end(recorder, scores)
+    return Tape(recorder.steps, len(recorder.steps) - 1, scores, scores), places
+
+
 @contextmanager
 def _hooked(net: nn.Module, recorder: Recorder, path: str, found: list, whole: bool) -> Iterator[None]:
     """Hooks that tell the recorder where it is, and find the layer's output."""

@@ -211,17 +211,19 @@ def _times(count: int) -> str:
 
 
 def trainings(path: Path = ABLATION) -> list[Trainings]:
-    """What there is on both twins: the two shipped trainings, and those of `path` where it holds them.
+    """What there is on both twins: the two shipped trainings, and those of `path`, if it holds some of either.
 
-    data/ablation.json: {"budget": words, "rows": [{"name": "full", "top1": [61.2, …], "top5": […]}, …]}, validation
-    errors in per cent, one for each seed.
+    `path` is what `data.make.ablation` writes: a row for each training.
     """
     found = [_shipped()]
     if path.is_file():
-        saved = json.loads(path.read_text())
-        rows = {row["name"]: row for row in saved["rows"]}
-        if set(TWINS.values()) <= rows.keys():
-            errors = {kind: {name: list(rows[row][kind]) for name, row in TWINS.items()} for kind in ("top1", "top5")}
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        errors = {
+            kind: {name: [row["validation"][kind] for row in saved["rows"] if row["variant"] == variant]
+                   for name, variant in TWINS.items()}
+            for kind in ("top1", "top5")
+        }  # fmt: skip
+        if all(errors["top1"].values()):
             found.append(Trainings(saved["budget"], **errors))
     return found
 
