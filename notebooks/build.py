@@ -34,7 +34,7 @@ def setup(repository: str) -> str:
     return SETUP_CELL.replace("ADDRESS", repository)
 
 
-SETUP_CELL = """# @title Run this first: it brings zflib along. {{ display-mode: "form" }
+SETUP_CELL = """# @title Run this first: it brings zflib along. { display-mode: "form" }
 # It works in JupyterLab, VS Code and Colab, and running it twice does no harm.
 import importlib.util, os, subprocess, sys
 from pathlib import Path
