@@ -97,13 +97,13 @@ def explained(distance: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 # --- two pupils -------------------------------------------------------------------------------------------------------
 
 
-def taught(reach: float, seed: int, *, count: int = 450, epochs: int = 5) -> ZFNet:
+def taught(reach: float, seed: int, *, count: int = 300, epochs: int = 6) -> ZFNet:
     """`scenes56` trained on rendered scenes whose things are shifted by up to `reach` sides, upright, at one size.
 
     The scenes are rendered at the size of the network's crop, so that no random crop can shift them as well.
     """
     world = scenes.scenes(count, seed=5, classes=KINDS, pose=scenes.Pose(reach, (1, 1), 0), size=56)
-    images, few = (Images(world.pixels[:n].numpy(), world.labels[:n], crop=56) for n in (count, 10))
+    images, few = (Images(world.pixels[:end].numpy(), world.labels[:end], crop=56) for end in (count, 10))
     net = scenes56(len(KINDS), batch_norm=True)
     recipe = replace(RECIPES["scenes"], epochs=epochs, batch=25, lr=0.03, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
