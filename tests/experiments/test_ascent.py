@@ -127,3 +127,11 @@ def test_bad_input(wrong, kind, sentence):
     with pytest.raises(kind, match=sentence) as caught:
         zflib.activation_maximisation(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_contrast_of_a_scale_for_each_colour():
+    net = zflib.models.with_preprocessing(conv_net(), resize=40, crop=32, std=(0.25, 0.2, 0.5))
+    grey = sum((60 / (255 * std)) ** 2 for std in (0.25, 0.2, 0.5)) / 3
+    assert contrast(net, 100) == pytest.approx(10 * grey**0.5)
+    image = zflib.activation_maximisation(net, "3", 1, steps=8)
+    assert image.shape == (3, 32, 32) and fires(net, image, "3", 1, (6, 6)) > 1

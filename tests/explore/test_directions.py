@@ -33,10 +33,20 @@ def test_every_stop(net):
 
 
 def test_directions_of_its_own(net):
-    panel = explore.directions(net, image(), "conv1", 3, k=1)
+    channel = int(zflib.Deconvnet(net).activations(image()[None], "conv3")[0].amax(dim=(1, 2)).argmax())
+    panel = explore.directions(net, image(), "conv3", channel, k=1)
     assert list(panel.controls["direction"].options) == ["flattest 1", "steepest 1", "random"]
 
 
 def test_other_directions(net):
-    with pytest.raises(ValueError, match=r"found must be \(2k,3,H,W\) directions of this image, got shape"):
+    with pytest.raises(ValueError, match=r"found must be \(2k,3,H,W\) directions of this image, got"):
         explore.directions(net, image(), "conv1", 3, found=torch.zeros(3, 3, 56, 56))
+    with pytest.raises(ValueError, match=r"found must be \(2k,3,H,W\) directions of this image, got list"):
+        explore.directions(net, image(), "conv1", 3, found=[image(), image()])
+
+
+def test_directions_of_zeros():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    with pytest.raises(ValueError, match=r"found: a direction is 0, .*; give a larger step="):
+        explore.directions(net, image(), "0", 1, step=None)

@@ -183,6 +183,10 @@ def test_a_network_of_ones_own_says_how_it_takes_images():
     ({"resize": 100}, "resize must be pixels, at least as many as crop, 224, got 100"),
     ({"mean": (0.5, 0.5)}, "mean must be three finite numbers, for red, green and blue"),
     ({"std": (0.2, 0, 0.2)}, "std must be above 0 for each colour"),
+    ({"mean": (124, 116, 104)}, r"mean and std are of colours from 0 to 1, got \(124, 116, 104\) .*; divide by 255"),
+    ({"std": (58, 57, 57)}, r"mean and std are of colours from 0 to 1, .*; divide by 255"),
+    ({"classes": "cat"}, "classes must be a list of names, one for each output, or left out, got 'cat'"),
+    ({"classes": None}, "classes must be a list of names, one for each output, or left out, got None"),
 ])  # fmt: skip
 def test_images_that_make_no_sense(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):

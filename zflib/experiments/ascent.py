@@ -90,9 +90,11 @@ def _noise(window: torch.Tensor, norm: float, seed: int) -> Iterator[torch.Tenso
 def contrast(net: nn.Module, numbers: int) -> float:
     """The Euclidean length of so many numbers with a photograph's contrast, in the units of `net`.
 
-    For a network that does not say how pixels become numbers they have standard deviation 1.
+    Of a scale for each colour the root mean square counts. For a network that does not say how pixels become numbers
+    they have standard deviation 1.
     """
-    return float(CONTRAST / getattr(net, "scale", CONTRAST)) * numbers**0.5
+    spread = CONTRAST / torch.as_tensor(getattr(net, "scale", CONTRAST), dtype=torch.float64)
+    return float(spread.square().mean().sqrt()) * numbers**0.5
 
 
 def _blank(net: nn.Module) -> torch.Tensor:

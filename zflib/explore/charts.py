@@ -155,9 +155,9 @@ def class_bars(probabilities: torch.Tensor, net: nn.Module, label: int) -> np.nd
 
 
 def class_name(net: nn.Module, index: int, *, most: int = 200) -> str:
-    """What the network calls the class, cut after `most` letters, or its number."""
-    classes = getattr(net, "classes", None)
-    name = classes[index] if classes else f"class {index}"
+    """What the network calls the class, cut after `most` letters, or its number if it has no name for it."""
+    classes = getattr(net, "classes", None) or []
+    name = classes[index] if index < len(classes) else f"class {index}"
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 

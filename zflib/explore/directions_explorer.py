@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from .. import show
-from .._arguments import check_choice
+from .._arguments import check_choice, shape_or_type
 from ..experiments.hessian import curvature
 from ..experiments.one_unit import OneUnit
 from ..studies import curvature as study
@@ -67,8 +67,13 @@ def directions(
     unit = OneUnit(net, image, layer, channel, position)
     if found is None:
         found = curvature(net, image, layer, channel, position=position, k=k, sphere=True, step=step, seed=seed)[1]
-    if found.dim() != 4 or len(found) % 2 or found.shape[1:] != unit.image.shape:
+    if not isinstance(found, torch.Tensor) or found.dim() != 4 or not len(found) or len(found) % 2:
+        raise ValueError(f"found must be (2k,3,H,W) directions of this image, got {shape_or_type(found)}")
+    if found.shape[1:] != unit.image.shape:
         raise ValueError(f"found must be (2k,3,H,W) directions of this image, got shape {tuple(found.shape)}")
+    if not bool(unit.window(found).flatten(1).any(dim=1).all()):
+        raise ValueError("found: a direction is 0, since the unit is linear around this image and none is special; "
+                         "give a larger step=, a share of the image's length")  # fmt: skip
     noise = torch.randn(unit.image.shape, generator=torch.Generator().manual_seed(seed)).to(unit.image)
     count = len(found) // 2
     named = {f"flattest {i + 1}": found[i] for i in range(count)}

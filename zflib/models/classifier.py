@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,13 +88,24 @@ def with_preprocessing(
     centre, spread = (_colours(name, values) for name, values in (("mean", mean), ("std", std)))
     if not bool((spread > 0).all()):
         raise ValueError(f"std must be above 0 for each colour, got {tuple(std)}: colours are divided by it")
+    if not bool(((centre >= 0) & (centre <= 255)).all()) or bool((spread > 2550).any()):
+        raise ValueError(f"mean and std are of colours from 0 to 1, got {tuple(mean)} and {tuple(std)}; divide by 255")
+    names = _names(classes)
     prepares = Preparation(sizes, centre, spread)
     net.geometry, net.mean, net.scale = sizes, centre, spread
     for name in ("preprocess", "ten_crop", "normalise", "denormalise"):
         setattr(net, name, getattr(prepares, name))
-    if len(classes):
-        net.classes = list(classes)
+    if names:
+        net.classes = names
     return net
+
+
+def _names(classes) -> list[str]:
+    """The names of the classes; ValueError for one string, which is a list of letters, and for no names at all."""
+    names = list(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"classes must be a list of names, one for each output, or left out, got {classes!r}")
+    return names
 
 
 def _colours(name: str, values: Sequence[float]) -> torch.Tensor:
