@@ -120,7 +120,8 @@ def test_links_resolve(path, notebook):
             assert (path.parent / target).exists(), target
 
 
-def test_readme_links_resolve():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_readme_links_resolve(name):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
