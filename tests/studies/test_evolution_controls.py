@@ -115,7 +115,7 @@ def test_a_rank_counts_those_that_are_not_silent():
 def test_the_early_rim_of_channel_3_is_not_its_own():
     run, world = evolution.load_run(), evolution.world()
     nets = {epoch: run.nets[epoch] for epoch in (0, 1, 12)}
-    scene = zflib.data.centre_crop(nets[12].normalise(world.pixels[[run.winners("conv5")[12, 3]]]), 56)
+    scene = zflib.data.centre_crop(nets[12].normalise(world.pixels[[int(run.winners("conv5")[12, 3])]]), 56)
     likeness = evolution_controls.rivals(nets, scene, "conv5", 3)
     (first, _), (second, answering), (last, _) = evolution_controls.rank_among(likeness, 3)
     assert first > 1 and second > answering / 3 and last == 1
