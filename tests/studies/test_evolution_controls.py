@@ -92,6 +92,35 @@ def test_a_jump_test_finds_features_that_changed_with_their_winners():
     assert 0 < test.p <= 1 and test.jumped + test.stayed <= 12 and f"p = {test.p:.3f}" in test.words()
 
 
+def test_rivals_are_judged_by_the_channels_own_last_projection_from_its_own_position():
+    nets, image = {0: network(1), 1: network(2)}, torch.randn(1, 3, 10, 10)
+    with torch.no_grad():
+        nets[0].conv2.bias[3] = -99  # silent before the end
+    found = evolution_controls.rivals(nets, image, "conv2", 4)
+    place = int(zflib.Deconvnet(nets[1]).activations(image, "conv2")[0, 4].argmax())
+    positions = torch.tensor([divmod(place, 5)])
+    own = zflib.Deconvnet(nets[1]).project(image, "conv2", 4, positions=positions).flatten()
+    other = zflib.Deconvnet(nets[0]).project(image, "conv2", 1, positions=positions).flatten()
+    wanted = float(torch.corrcoef(torch.stack([own, other]))[0, 1]) if other.any() else float("nan")
+    assert found.shape == (2, 6) and found[0, 3].isnan() and float(found[1, 4]) == pytest.approx(1, abs=1e-5)
+    assert float(found[0, 1]) == pytest.approx(wanted, abs=1e-4, nan_ok=True)
+
+
+def test_a_rank_counts_those_that_are_not_silent():
+    nothing = float("nan")
+    likeness = torch.tensor([[0.3, 0.9, nothing, 0.5], [0.9, 0.2, 0.1, 0.3], [nothing, 0.2, 0.1, 0.3]])
+    assert evolution_controls.rank_among(likeness, 0) == [(3, 3), (1, 4), None]
+
+
+def test_the_early_rim_of_channel_3_is_not_its_own():
+    run, world = evolution.load_run(), evolution.world()
+    nets = {epoch: run.nets[epoch] for epoch in (0, 1, 12)}
+    scene = zflib.data.centre_crop(nets[12].normalise(world.pixels[[int(run.winners("conv5")[12, 3])]]), 56)
+    likeness = evolution_controls.rivals(nets, scene, "conv5", 3)
+    (first, _), (second, answering), (last, _) = evolution_controls.rank_among(likeness, 3)
+    assert first > 1 and second > answering / 3 and last == 1
+
+
 def test_a_push_moves_every_filter_by_its_share_and_leaves_the_network_as_it_was():
     net = network(0)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -115,6 +144,11 @@ def test_jumps_and_those_within_a_class_are_counted():
     assert evolution_controls.kept_class(torch.tensor([0, 0, 2, 3]), torch.tensor([1, 2, 3, 3]), labels) == (3, 2)
 
 
+def test_each_training_has_its_own_share_of_jumps_within_a_class():
+    runs = [{"pushed": {"conv1": [(4, 1), (6, 4)]}}, {"pushed": {"conv1": [(1, 1), (3, 0)]}}]
+    assert evolution_controls.kept_shares(runs, "pushed", "conv1").tolist() == [0.5, 0.25]
+
+
 def test_shares_of_jumps_are_those_of_find_peaks():
     nets, images = {0: network(0), 1: network(1)}, torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8)
     tops = [zflib.find_peaks(net, images, layers=["conv2"], k=1)["conv2"].images[:, 0] for net in nets.values()]
@@ -128,6 +162,7 @@ def test_what_is_shipped_can_be_drawn():
     for runs in (found["agreements"]["one-cycle"], [found["zfnet56"]]):
         assert isinstance(evolution_controls.draw_order(ax, runs, epoch=2), show.Axes)
     evolution_controls.draw_kept_class(ax, found["jumps"])
+    evolution_controls.draw_rivals(ax, torch.tensor([[0.2, 0.3], [0.9, float("nan")]]), 1)
     evolution_controls.draw_settling(ax, found["agreements"]["constant"], "filters")
     evolution_controls.draw_rate(ax, evolution.small_recipe())
     evolution_controls.draw_by_layer(ax, found["jump shares"]["constant"], range(1, 13))

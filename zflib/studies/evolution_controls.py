@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import _files, show, train
+from ..deconv import Deconvnet
 from ..experiments.peaks import find_peaks
 from ..train.recipes import Progress, learning_rate
 from .evolution import changed, filter_agreement, held, last_of, response_agreement
@@ -69,7 +70,8 @@ def agreements(nets: dict[int, nn.Module], images: torch.Tensor, recipe: train.R
 def alike(views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """((E-1,C) cosine of each of (E,C,3,H,W) projections with the one before, (E-1,C) bool where neither is empty)."""
     flat = views.flatten(2)
-    lit = flat.norm(dim=2) > 0
+    lit = flat.abs().amax(dim=2) > 0
+    flat = flat / flat.abs().amax(dim=2, keepdim=True).clamp(min=1e-30)  # torch's cosine shrinks those below 1e-8
     return F.cosine_similarity(flat[1:], flat[:-1], dim=2), lit[1:] & lit[:-1]
 
 
@@ -125,6 +127,33 @@ def jump_test(nets, images: torch.Tensor, layer: str, winners: torch.Tensor, cha
     found, chance = gap(likeness, jumped, both), shuffled_gaps(likeness, jumped, both)
     p = float(((chance <= found).sum() + 1) / (len(chance) + 1))
     return JumpTest(found, int((jumped & both).sum()), int((~jumped & both).sum()), float(chance.std()), p)
+
+
+def rivals(nets: dict[int, nn.Module], image: torch.Tensor, layer: str, channel: int) -> torch.Tensor:
+    """(E,C): how like each channel's projection, at each snapshot, is to the last one of `channel`: correlations.
+
+    All of one image (1,3,H,W) in the networks' units, from the position where `channel` is strongest at the end. A rim
+    that every channel draws there says nothing about this one. NaN where a channel is silent.
+    """
+    last = last_of(nets)
+    maps = Deconvnet(last).activations(image, layer)[0]  # (C,h,w)
+    channels, place = torch.arange(len(maps)), int(maps[channel].argmax())
+    positions = torch.tensor([divmod(place, maps.shape[-1])]).repeat(len(maps), 1)
+    images, rows = image.expand(len(maps), -1, -1, -1), []
+    for _, net in sorted(nets.items()):
+        views = Deconvnet(net).project(images, layer, channels, positions=positions).cpu().flatten(1)  # (C,3HW)
+        views = views / views.abs().amax(dim=1, keepdim=True)  # silent: 0 / 0; untrained: 1e-9, below torch's smallest
+        rows.append(views - views.mean(dim=1, keepdim=True))
+    return F.cosine_similarity(torch.stack(rows), rows[-1][channel].expand(len(rows), len(maps), -1), dim=2)
+
+
+def rank_among(likeness: torch.Tensor, channel: int) -> list[tuple[int, int] | None]:
+    """Of each row of `rivals`: (the place of `channel`, 1 for the likest; how many are not silent), None if silent."""
+    ranks = []
+    for row in likeness:
+        silent, better = bool(row[channel].isnan()), int((row > row[channel]).sum())
+        ranks.append(None if silent else (better + 1, int((~row.isnan()).sum())))
+    return ranks
 
 
 # --- jumps without learning -------------------------------------------------------------------------------------------
@@ -193,11 +222,11 @@ LINES = {
     "filters": ("^-", "#0072b2", "filters"),
     "walk": ("v:", "#0072b2", "filters of a walk\nwithout aim"),
 }
-#: Who is asked whether jumps stay within a class.
+#: Who is asked whether jumps stay within a class; in other colours than the lines above, which mean something else.
 JUMPERS = {
     "trained": ("o", "black", "training"),
-    "pushed": ("s", "#d55e00", "the same network, pushed at random"),
-    "untrained, pushed": ("^", "#0072b2", "an untrained network, pushed"),
+    "pushed": ("s", "#cc79a7", "the same network, pushed at random"),
+    "untrained, pushed": ("^", "#7f4f24", "an untrained network, pushed"),
 }
 
 
@@ -261,19 +290,41 @@ def draw_gaps(ax: show.Axes, tests: Mapping[str, JumpTest]) -> show.Axes:
     return ax
 
 
+def kept_shares(jumps: Sequence[Mapping], who: str, layer: str) -> torch.Tensor:
+    """(R,) of the jumps of each training, all draws together, the share that stayed within a class."""
+    counts = torch.tensor([[sum(part) for part in zip(*run[who][layer])] for run in jumps])  # (R,2) jumps, within
+    return counts[:, 1] / counts[:, 0]
+
+
 def draw_kept_class(ax: show.Axes, jumps: Sequence[Mapping]) -> show.Axes:
-    """Of the jumps of trained and of pushed networks, the share that stayed within a class, and its standard error."""
-    for shift, (who, (marker, colour, words)) in zip((-0.12, 0, 0.12), JUMPERS.items()):
-        for place, layer in enumerate(jumps[0][who]):
-            counts = torch.tensor([pair for run in jumps for pair in run[who][layer]]).sum(dim=0)  # jumps, within
-            share = float(counts[1] / counts[0])
-            error = (share * (1 - share) / float(counts[0])) ** 0.5
-            ax.errorbar(place + shift, share, error, fmt=marker, color=colour, capsize=3,
-                        label=words if place == 0 else None)  # fmt: skip
-    counts = [sum(run["trained"][layer][0][0] for run in jumps) for layer in jumps[0]["trained"]]
-    ticks = [f"{layer}\n{count} jumps" for layer, count in zip(jumps[0]["trained"], counts)]
-    ax.set_xticks(range(len(ticks)), ticks)
+    """Of the jumps of trained and of pushed networks, the share that stayed within a class.
+
+    A small dot for each training; beside them their mean and its standard deviation over the trainings. Jumps of one
+    training depend on each other, so their number is no measure of the error.
+    """
+    layers = list(jumps[0]["trained"])
+    for shift, (who, (marker, colour, words)) in zip((-0.24, 0, 0.24), JUMPERS.items()):
+        for place, layer in enumerate(layers):
+            shares = kept_shares(jumps, who, layer)
+            ax.plot([place + shift - 0.05] * len(shares), shares.tolist(), marker, color=colour, ms=4.5, alpha=0.5)
+            ax.errorbar(place + shift + 0.03, float(shares.mean()), float(shares.std()), fmt=marker, color=colour,
+                        capsize=3, ms=8, label=words if place == 0 else None)  # fmt: skip
+    counts = [sum(run["trained"][layer][0][0] for run in jumps) for layer in layers]
+    ax.set_xticks(range(len(layers)), [f"{layer}\n{count} jumps" for layer, count in zip(layers, counts)])
     ax.axhline(0.1, color="grey", ls=":")
-    ax.text(len(ticks) - 0.7, 0.12, "any two scenes", ha="right", color="grey")
+    ax.text(len(layers) - 0.7, 0.12, "any two scenes", ha="right", color="grey")
     ax.set(ylim=(0, 1.04), ylabel="jumps within a class")
+    return ax
+
+
+def draw_rivals(ax: show.Axes, likeness: torch.Tensor, channel: int) -> show.Axes:
+    """`rivals` over the snapshots: `channel` in black, all others as grey dashes, its rank below each snapshot."""
+    for row, values in enumerate(likeness):
+        others = torch.cat([values[:channel], values[channel + 1 :]])
+        ax.plot([row] * len(others), others.tolist(), "_", color="#8a929b", ms=9, mew=1.5,
+                label="the other channels" if row == 0 else None)  # fmt: skip
+    ax.plot(likeness[:, channel].tolist(), "o-", color="black", ms=6, label="the channel itself")
+    words = ["silent" if rank is None else f"{rank[0]}/{rank[1]}" for rank in rank_among(likeness, channel)]
+    ax.set_xticks(range(len(words)), [f"{row}\n{word}" for row, word in enumerate(words)], fontsize=9)
+    ax.set(ylim=(0, 1.04), xlabel="epoch; below it, the rank among the channels that answer")
     return ax
