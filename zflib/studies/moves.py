@@ -205,4 +205,4 @@ def name_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], at: float | Non
             continue
         there = at + 0.02 * (right - left)
         ax.plot([at, there], [height, last], color=colour, lw=0.8)
-        ax.text(there, last, f" {words}", color=colour, va="center", fontsize=11)
+        ax.text(there + 0.004 * (right - left), last, words, color=colour, va="center", fontsize=11)
