@@ -110,3 +110,12 @@ def test_names_of_lines_do_not_cover_each_other():
     heights = sorted(text.get_position()[1] for text in ax.texts)
     assert min(np.diff(heights)) >= 0.1
     plt.close("all")
+
+
+def test_a_thin_line_leads_from_where_a_line_ends_to_its_name():
+    _, ax = plt.subplots()
+    moves.name_lines(ax, [(0.2, "a", "black"), (0.2, "b", "red")], at=0.9)
+    for line, text in zip(ax.lines, ax.texts):
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (0.9, 0.2) and line.get_color() == text.get_color()
+        assert line.get_ydata()[1] == text.get_position()[1] and line.get_xdata()[1] < text.get_position()[0]
+    plt.close("all")

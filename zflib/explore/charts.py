@@ -20,6 +20,7 @@ STRIP = 21  # pixels of the line above a picture
 ROW = STRIP + SIDE + GAP
 TOP = 5  # classes in the bars
 QUIET = "#9aa5b1"  # of the bars that are not the one to watch
+MARK = "#777777"  # of a height that is marked; no curve is grey
 
 
 def framed_image(image: torch.Tensor, net: nn.Module, box, side: int = SIDE) -> np.ndarray:
@@ -98,7 +99,7 @@ class Chart:
             draw.line((left, y, right, y), fill="#e3e6ea", width=FINER)
             _text(draw, LEFT - 5, self.y(value), f"{value:g}", "#555555", "rm")
         if self.one is not None:
-            draw.line((left, FINER * self.y(self.one), right, FINER * self.y(self.one)), fill=show.ORANGE, width=FINER)
+            draw.line((left, FINER * self.y(self.one), right, FINER * self.y(self.one)), fill=MARK, width=FINER)
         for amount in (self.span[0], sum(self.span) / 2, self.span[1]):
             _text(draw, self.x(amount), BOTTOM + 6, f"{amount:g}", "#555555", "mt")
         x = FINER * self.x(now)

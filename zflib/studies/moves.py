@@ -24,6 +24,7 @@ from ..train.scoring import Images
 BLUE, ORANGE, INK = "#0072b2", "#d55e00", "#333333"  # told apart by the colour-blind, and by their lines
 LAYERS = {"conv1": (BLUE, "-"), "fc7": (ORANGE, "--")}
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+PICTURES = (INK, "#00795a", "#a8327a", "#a36a00", "#777777")  # of the lines of five pictures
 KINDS = ("face", "car", "house", "fish", "cup")  # five classes are learned sooner than ten
 
 # --- shifts that fool -------------------------------------------------------------------------------------------------
@@ -147,16 +148,16 @@ def draw_distances(ax: Axes, found: Invariance) -> None:
         spot, box = (found.amounts[late], float(values[late].mean())), {"fc": "white", "ec": "none", "pad": 1.5}
         ax.text(*spot, f"{layer}, mean of {values.shape[1]}", color=colour, ha="center", va="center", bbox=box)
     ax.axhline(1, color="0.6", lw=1)
-    ax.text(0.01, 1.02, "1: as far as another picture", transform=ax.get_yaxis_transform(), color="0.4", va="bottom")
-    ax.set(ylabel="distance", ylim=(0, 1.35))
+    ax.set(ylabel="distance\n(1 = another picture)", ylim=(0, 1.25))
 
 
 def draw_probabilities(ax: Axes, found: Invariance, names: Sequence[str]) -> None:
     """(A,N) probabilities, a line for each picture, named at its end; the first one thick."""
-    for i, values in enumerate(found.probability.T):
-        ax.plot(found.amounts, values, color=INK, ls=LINES[i], lw=3 if i == 0 else 1.6)
+    for values, colour, line in zip(found.probability.T, PICTURES, LINES):
+        ax.plot(found.amounts, values, color=colour, ls=line, lw=3 if colour == INK else 1.8)
     ax.set(ylabel="p(first answer)", ylim=(-0.03, 1.05))
-    name_lines(ax, [(float(end), name, INK) for end, name in zip(found.probability[-1], names)])
+    ends = [(float(end), *words) for end, *words in zip(found.probability[-1], names, PICTURES)]
+    name_lines(ax, ends, at=found.amounts[-1])
 
 
 def draw_figure5(axes: Sequence[Axes], found: Invariance, names: Sequence[str], tiles, amounts, words: str) -> None:
@@ -164,18 +165,18 @@ def draw_figure5(axes: Sequence[Axes], found: Invariance, names: Sequence[str], 
 
     `tiles`: (h,w,3) uint8 pictures at some evenly spaced `amounts`; `words`: what an amount is.
     """
-    draw_distances(axes[0], found)
-    draw_probabilities(axes[1], found, names)
-    axes[1].set_xlabel(words)
     draw_strip(axes[2], tiles, amounts)
     for ax in axes[:2]:
         ax.set(xlim=axes[2].get_xlim(), xticks=amounts)
+    draw_distances(axes[0], found)
+    draw_probabilities(axes[1], found, names)
+    axes[1].set_xlabel(words)
 
 
 def draw_pupils(axes: Sequence[Axes], steps: Sequence[int], right: dict, far: dict, tiles) -> None:
     """Accuracy, fc7's distance and a strip of scenes, by pixels down; the keys are (reach, seed) of `taught`."""
     looks = {False: (ORANGE, "--", "s", "never shifted"), True: (BLUE, "-", "o", "shifted")}
-    for ax, curves, words in zip(axes, (right, far), ("right answers, %", "distance, fc7")):
+    for ax, curves, words in zip(axes, (right, far), ("right answers, %", "distance, fc7\n(1 = another picture)")):
         ends = {}
         for (reach, _), values in curves.items():
             colour, line, marker, name = looks[reach > 0]
@@ -189,10 +190,19 @@ def draw_pupils(axes: Sequence[Axes], steps: Sequence[int], right: dict, far: di
     axes[1].set_xlabel("pixels below the middle")
 
 
-def name_lines(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write (height, words, colour) of each line to the right of the axes, far enough apart to be read."""
+def name_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], at: float | None = None) -> None:
+    """Write (height, words, colour) of each line to the right of the axes, far enough apart to be read.
+
+    If the lines end earlier, `at` an amount, write the words there; a thin line leads from each end to its words.
+    """
     low, high = ax.get_ylim()
+    left, right = ax.get_xlim()
     gap, last = 0.11 * (high - low), -np.inf
     for height, words, colour in sorted(ends):
         last = max(height, last + gap)
-        ax.text(1.01, last, words, transform=ax.get_yaxis_transform(), color=colour, va="center", fontsize=11)
+        if at is None:
+            ax.text(1.01, last, words, transform=ax.get_yaxis_transform(), color=colour, va="center", fontsize=11)
+            continue
+        there = at + 0.02 * (right - left)
+        ax.plot([at, there], [height, last], color=colour, lw=0.8)
+        ax.text(there + 0.004 * (right - left), last, words, color=colour, va="center", fontsize=11)
