@@ -85,12 +85,14 @@ FIRES = SQUEEZENET[:-1]
 CURVE = (5, 10, 15, 30)
 #: Where networks are compared, and not numbers with the paper's: the first 15 images of each class, of which 10 train.
 FEW, LEARNT = 15, 10
+UNTRAINED = "zfnet56 untrained on all images"  # random weights beside the curve of trained ones
+WHOLE = "zfnet56", "squeezenet", UNTRAINED
 
 
 class Features:
     """Features by (network, layer), computed once and kept in the folder `work`.
 
-    Of all images for "zfnet56" and "squeezenet"; of the first FEW of each class for networks that are only compared.
+    Of all images for the networks of WHOLE; of the first FEW of each class for networks that are only compared.
     """
 
     def __init__(self, root: str, tiny: str | None, work: Path):
@@ -108,21 +110,29 @@ class Features:
 
     def computed(self, network: str) -> dict[str, torch.Tensor]:
         """All layers of a network, over a grid of 2 x 2; "whole" networks keep all positions of their maps."""
-        chosen = slice(None) if network in ("zfnet56", "squeezenet") else first_of_each(self.labels, FEW).numpy()
+        chosen = slice(None) if network in WHOLE else first_of_each(self.labels, FEW).numpy()
         small = torch.from_numpy(self.pixels[chosen])
         if network.endswith("at 56 pixels"):
             return features(prepared(network), Enlarged(self.pixels[chosen]), layers=SQUEEZENET)
         if network.startswith("squeezenet"):
             paths = few_of_each(self.root, 60 if network == "squeezenet" else FEW)[0]
             return features(prepared(network), paths, layers=SQUEEZENET)
+        if network == "zfnet56 whole on Tiny ImageNet":
+            return features(prepared(network), self.tiny_images(), layers=["pool5", "fc6"], grid=7)
         if network == "zfnet56 whole":
             net = prepared("zfnet56")
             found = features(net, small, layers=["conv3", "pool5", net.fc6, net.fc7], grid=7)
             return dict(zip(("conv3", "pool5", "fc6 before its ReLU", "fc7 before its ReLU"), found.values()))
         if network == "zfnet56 on Tiny ImageNet":
-            pixels, labels, _ = data.tiny_imagenet(self.tiny, "val")
-            return features(prepared(network), pixels[first_of_each(labels, FEW).numpy()], layers=ZFNET)
+            return features(prepared(network), self.tiny_images(), layers=ZFNET)
+        if network == UNTRAINED:
+            return features(prepared(network), small, layers=["conv3"])
         return features(prepared(network), small, layers=ZFNET)
+
+    def tiny_images(self) -> np.ndarray:
+        """The first FEW of each class of Tiny ImageNet's images that zfnet56 was not trained on."""
+        pixels, labels, _ = data.tiny_imagenet(self.tiny, "val")
+        return pixels[first_of_each(labels, FEW).numpy()]
 
     def labels_of(self, row: Row) -> torch.Tensor:
         """(N,) labels of the images that a row looks at."""
@@ -194,6 +204,13 @@ def random_units(found: torch.Tensor, width: int = 1024) -> torch.Tensor:
     return (found @ weights).relu()
 
 
+def two_random_layers(found: torch.Tensor, width: int = 1024) -> torch.Tensor:
+    """(N,width): two such layers, one after the other, as large as fc6 and fc7."""
+    first = random_units(found, width)
+    weights = torch.randn(width, width, generator=torch.Generator().manual_seed(1))
+    return (first @ weights).relu()
+
+
 def projected(found: torch.Tensor, width: int = 200) -> torch.Tensor:
     """(N,width) random directions of (N,D) features."""
     weights = torch.randn(found.shape[1], width, generator=torch.Generator().manual_seed(0))
@@ -223,8 +240,9 @@ def some_classes(found: torch.Tensor, count: int = 200) -> torch.Tensor:
 
 
 CHANGES = {
-    "random units": random_units, "projected to 200": projected, "principal 200": principal, "averaged": averaged,
-    "averaged, 200 classes": some_classes, "grid 1": partial(pooled, grid=1), "grid 3": partial(pooled, grid=3),
+    "random units": random_units, "two random layers": two_random_layers, "projected to 200": projected,
+    "principal 200": principal, "averaged": averaged, "averaged, 200 classes": some_classes,
+    "grid 1": partial(pooled, grid=1), "grid 3": partial(pooled, grid=3),
 }  # fmt: skip
 
 
@@ -241,11 +259,16 @@ def rows() -> list[Row]:
     found += [few("zfnet56 whole", "conv3", f"grid {grid}") for grid in (1, 3)]
     found += [few("zfnet56 whole", f"fc{number} before its ReLU") for number in (6, 7)]
     found += [few("zfnet56 whole", "pool5"), few("zfnet56 whole", "pool5", "random units")]
+    found += [few("zfnet56 whole", "pool5", "two random layers"), few("zfnet56", "fc6", "random units")]
     found += [few("squeezenet at 56 pixels", layer) for layer in FIRES]
     found += [few("squeezenet at 56 pixels", "conv10", "averaged")]
     found += [few("zfnet56 on Tiny ImageNet", layer) for layer in ZFNET]
+    tiny = "zfnet56 whole on Tiny ImageNet"
+    found += [few(tiny, "pool5", change) for change in ("", "random units", "two random layers")]
+    found += [few(tiny, "fc6", "random units")]
     found += [few("zfnet56 untrained", layer) for layer in ZFNET]
     found += [few("squeezenet untrained", layer) for layer in FIRES]
+    found += [Row(UNTRAINED, "conv3", n) for n in CURVE]
     return list(dict.fromkeys(found))
 
 

@@ -90,7 +90,12 @@ def test_cascade_and_its_figures(net):
     import matplotlib.pyplot as plt
 
     images, labels = pictures(), torch.tensor([3, 7])
-    found = study.cascade(net, images, labels)
+    first, second = (study.cascade(net, images, labels, seed=seed) for seed in (0, 1))
+    found = study.cascade(net, images, labels, draws=2)
+    for method in study.METHODS:  # the mean over draws; the control needs no weights
+        mean = (first["rank"][method]["fc8"] + second["rank"][method]["fc8"]) / 2
+        assert torch.allclose(found["rank"][method]["fc8"], mean)
+        assert torch.equal(found["SSIM"][method]["other image"], first["SSIM"][method]["other image"])
     assert list(found["rank"]["guided"])[-2:] == ["other image", "two random"]
     assert found["SSIM"]["Grad-CAM"]["fc8"].shape == (2,)
     ax = study.control_bars(found["rank"], study.cascade_lines(found["rank"], plt.subplots()[1]))

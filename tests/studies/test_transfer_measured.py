@@ -53,6 +53,9 @@ def test_every_number_is_drawn_where_it_is(measured):
     assert ax.lines[0].get_ydata() == pytest.approx([45, 90]) and ax.lines[1].get_ydata() == pytest.approx([30, 60])
     ax = transfer.draw_bars(plt.subplots()[1], {"one": torch.tensor([20.0, 40.0]), "two": torch.tensor([50.0])})
     assert [bar.get_width() for bar in ax.patches] == [30, 50] and ax.patches[0].get_y() > ax.patches[1].get_y()
+    _, axes = plt.subplots(1, 2)
+    transfer.draw_in_place(axes, transfer.Measured())  # the shipped numbers
+    assert [len(ax.patches) for ax in axes] == [len(transfer.IN_PLACE)] * 2
     plt.close("all")
 
 

@@ -66,7 +66,7 @@ def within(window: torch.Tensor, norm: float) -> torch.Tensor:
 
 def _begin(net, layer, channel, position, start, norm, seed) -> tuple[OneUnit, torch.Tensor, float]:
     """The unit, the window to start from, and the norm."""
-    image = _blank(net) if start is None else check_image(start, net)
+    image = _blank(net) if start is None else check_image(start, net, name="start")
     unit = OneUnit(net, image, layer, channel, _middle(net, layer, position, image), signed=True)
     norm = norm or contrast(net, unit.window().numel())
     windows = _noise(unit.window(), norm, seed) if start is None else [within(unit.window(), norm)]

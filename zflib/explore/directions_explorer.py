@@ -86,7 +86,7 @@ def directions(
 
     controls = {"direction": menu("direction", named, "flattest 1"), "degrees": list_slider("turn by", STOPS, 0)}
     panel = Panel(draw, controls)
-    ways = [("flattest 1", (0, 20, 40, 60)), ("steepest 1", (0, 20, 40)), ("random", (0, 30, 60))]
+    ways = [("flattest 1", (0, 20, 40, 60)), ("steepest 1", (20, 40)), ("random", (30, 60))]
     panel.frames = [{"direction": name, "degrees": degrees} for name, stops in ways for degrees in stops]
     return panel
 

@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves
 from .._arguments import check_dense, check_net, shape_or_type
 from .hooks import Hooks, Reached, plain, unchanged
 
+NO_IMAGE = "must be one preprocessed image (3,H,W), got {}; use net.preprocess(image)[0]"
+
 
 def check_images(images, net: nn.Module | None = None) -> torch.Tensor:
     """(N,3,H,W) finite floats, moved to the network's device and dtype."""
@@ -29,15 +31,20 @@ def check_images(images, net: nn.Module | None = None) -> torch.Tensor:
     return images if net is None else _as_weights(images, net)
 
 
-def check_image(image, net: nn.Module | None = None) -> torch.Tensor:
-    """(3,H,W): one image, or a batch of one, as `check_images` wants them."""
-    if isinstance(image, torch.Tensor):
+def check_image(image, net: nn.Module | None = None, *, name: str = "image") -> torch.Tensor:
+    """(3,H,W): one image, or a batch of one, as `check_images` wants them; `name` is that of the caller's argument."""
+    if not isinstance(image, torch.Tensor):
+        raise ValueError(f"{name} {NO_IMAGE.format(shape_or_type(image))}")
+    try:
         check_dense(image)
         image = image[0] if image.dim() == 4 and len(image) == 1 else image
-    if not isinstance(image, torch.Tensor) or image.dim() != 3:
-        got, fix = shape_or_type(image), "use net.preprocess(image)[0]"
-        raise ValueError(f"image must be one preprocessed image (3,H,W), got {got}; {fix}")
-    return check_images(image[None], net)[0]
+        if image.dim() == 3:
+            return check_images(image[None], net)[0]
+    except (TypeError, ValueError) as error:
+        if name == "image":
+            raise
+        raise type(error)(f"{name}: {error}") from None
+    raise ValueError(f"{name} {NO_IMAGE.format(shape_or_type(image))}")
 
 
 def _as_weights(images: torch.Tensor, net: nn.Module) -> torch.Tensor:

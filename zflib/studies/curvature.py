@@ -9,6 +9,7 @@ import copy
 import json
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -232,11 +233,11 @@ def likeness(ones: torch.Tensor, others: torch.Tensor) -> dict[str, torch.Tensor
     return {"rank": torch.tensor(ranks), "SSIM": torch.tensor(structure)}
 
 
-def cascade(net: nn.Module, images: torch.Tensor, labels, *, seed: int = 0) -> dict[str, dict[str, dict]]:
+def cascade(net: nn.Module, images: torch.Tensor, labels, *, draws: int = 1, seed: int = 0) -> dict:
     """Measure -> method -> layer -> (N,): likeness to the trained network's pictures while layers become random.
 
-    After the layers come two controls: "other image", the trained network's pictures of two images, and "two random",
-    the pictures of two networks that are random throughout.
+    Each is the mean over `draws` of the random weights. After the layers come two controls: "other image", the trained
+    network's pictures of two images, and "two random", the pictures of two networks that are random throughout.
     """
     trained = pictures(net, images, labels)
     found = {measure: {method: {} for method in METHODS} for measure in ("rank", "SSIM")}
@@ -244,15 +245,26 @@ def cascade(net: nn.Module, images: torch.Tensor, labels, *, seed: int = 0) -> d
     def note(name: str, ones: dict, others: dict) -> None:
         for method in METHODS:
             for measure, values in likeness(ones[method], others[method]).items():
-                found[measure][method][name] = values
+                found[measure][method].setdefault(name, []).append(values)
 
-    for name, randomised in randomised_from_the_top(net, seed=seed):
-        drawn = pictures(randomised, images, labels)
-        note(name, trained, drawn)
-    *_, (_, again) = randomised_from_the_top(net, seed=seed + 1)
+    throughout = []  # the pictures of networks that are random throughout, one for each draw and one more
+    for draw in range(draws):
+        for name, randomised in randomised_from_the_top(net, seed=seed + draw):
+            drawn = pictures(randomised, images, labels)
+            note(name, trained, drawn)
+        throughout.append(drawn)
+    *_, (_, again) = randomised_from_the_top(net, seed=seed + draws)
+    throughout.append(pictures(again, images, labels))
     note("other image", trained, {method: values.roll(1, 0) for method, values in trained.items()})
-    note("two random", drawn, pictures(again, images, labels))
-    return found
+    for one, other in pairwise(throughout):
+        note("two random", one, other)
+    return {
+        measure: {
+            method: {name: torch.stack(values).mean(dim=0) for name, values in rows.items()}
+            for method, rows in methods.items()
+        }
+        for measure, methods in found.items()
+    }
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -269,7 +281,7 @@ def layer_lines(rows: dict[str, dict[str, torch.Tensor]], ax: Axes, *, ylabel: s
         means, errors = zip(*points)
         drawn = ax.errorbar(list(by_layer), means, errors, fmt="o" + line, color=colour, capsize=3)
         ax.text(len(means) - 0.9, means[-1], kind, va="center", color=drawn[0].get_color())
-    ax.set(ylabel=ylabel, title=title, xlim=(-0.3, len(means) + 0.6))
+    ax.set(ylabel=ylabel, title=title, xlabel="layer", xlim=(-0.3, len(means) + 0.6))
     return ax
 
 

@@ -26,6 +26,25 @@ LAYERS = {
 }
 FEW = "10 of 15"  # training images of a class, and all that are looked at, where networks are compared
 BLUE, RUST, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito
+COLOURS = {"squeezenet": BLUE, "zfnet56": RUST, "random": PINK, "other images": GREEN, "the paper": GREY}
+#: What stands in the place of zfnet56's fully connected layers, and its rows on Caltech-101 and on Tiny ImageNet.
+IN_PLACE = {
+    "pool5": ("zfnet56 whole pool5", "zfnet56 whole on Tiny ImageNet pool5"),
+    "trained fc6": ("zfnet56 fc6", "zfnet56 on Tiny ImageNet fc6"),
+    "a random layer on pool5": (
+        "zfnet56 whole pool5 random units",
+        "zfnet56 whole on Tiny ImageNet pool5 random units",
+    ),
+    "trained fc6 and fc7": ("zfnet56 fc7", "zfnet56 on Tiny ImageNet fc7"),
+    "a random layer on trained fc6": (
+        "zfnet56 fc6 random units",
+        "zfnet56 whole on Tiny ImageNet fc6 random units",
+    ),
+    "two random layers on pool5": (
+        "zfnet56 whole pool5 two random layers",
+        "zfnet56 whole on Tiny ImageNet pool5 two random layers",
+    ),
+}
 
 
 class Measured:
@@ -86,7 +105,7 @@ def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Map
 
     The bars are standard deviations over the draws, mostly smaller than the points. An empty curve is left out.
     """
-    for (name, curve), colour in zip(curves.items(), (BLUE, RUST, GREEN, PINK)):
+    for (name, curve), colour in zip(curves.items(), (BLUE, RUST, PINK, "black")):
         if not curve:
             continue
         counts, values = list(curve), list(curve.values())
@@ -98,7 +117,7 @@ def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Map
         means, spreads = zip(*points.values())
         ax.errorbar(list(points), means, spreads, fmt="x", color=GREY, ms=9, mew=2.5, capsize=3)
         ax.text(14.3, means[0], f"paper, {name}", color=GREY, ha="right", va="center", fontsize=12)
-    ax.set(xlabel="training images of a class", ylabel="accuracy in %, mean over classes", xlim=(4, 43), ylim=(0, 100))
+    ax.set(xlabel="training images of a class", ylabel="accuracy in %, mean over classes", xlim=(4, 46), ylim=(0, 100))
     ax.set_xticks([5, 10, 15, 30])
     return ax
 
@@ -118,8 +137,8 @@ def draw_panels(axes, measured: Measured):
     """Table 7 on three matplotlib Axes: the paper's layers, those of squeezenet, those of zfnet56."""
     columns = {"the paper": {layer: torch.tensor([value]) for layer, value in PAPER_LAYERS.items()}}
     columns |= {network: measured.layers(network, layers) for network, layers in LAYERS.items()}
-    for ax, (title, layers), colour in zip(axes, columns.items(), (GREY, BLUE, RUST)):
-        draw_layers(ax, layers, colour=colour)
+    for ax, (title, layers) in zip(axes, columns.items()):
+        draw_layers(ax, layers, colour=COLOURS[title])
         ax.set_xticks(range(len(layers)), [layer.split()[0] for layer in layers])
         ax.set(title=title, xlabel="layer", ylim=(0, 100))
     axes[0].set_ylabel("accuracy in %, mean over classes")
@@ -128,14 +147,16 @@ def draw_panels(axes, measured: Measured):
 
 def draw_compared(axes, measured: Measured):
     """The same layers on other images and with other weights, on a matplotlib Axes for each network."""
-    small, own, random = "photographs of 56 pixels", "its own 200 classes", "random weights"
+    caltech, random = "Caltech-101, chance 1 %", "Caltech-101, random weights"
+    small, own = "Caltech-101 at 56 pixels", "new images of Tiny ImageNet,\nits own 200 classes, chance 0.5 %"
     others = {
-        "squeezenet": {"": "trained", " at 56 pixels": small, " untrained": random},
-        "zfnet56": {"": "trained", " on Tiny ImageNet": own, " untrained": random},
+        "squeezenet": {"": caltech, " at 56 pixels": small, " untrained": random},
+        "zfnet56": {"": caltech, " on Tiny ImageNet": own, " untrained": random},
     }
     for ax, (network, kinds) in zip(axes, others.items()):
         names = LAYERS[network]
-        for (kind, words), colour in zip(kinds.items(), (BLUE, GREEN, RUST)):
+        colours = COLOURS[network], COLOURS["other images"], COLOURS["random"]
+        for (kind, words), colour in zip(kinds.items(), colours):
             own = names[:-1] if network + kind == "squeezenet untrained" else names
             draw_layers(ax, measured.layers(network + kind, own, FEW), name=words, colour=colour)
         ax.set_xticks(range(len(names)), [name.split()[0] for name in names])
@@ -144,14 +165,28 @@ def draw_compared(axes, measured: Measured):
     return axes
 
 
-def draw_bars(ax, bars: Mapping[str, torch.Tensor], *, colours: Mapping[str, str] | None = None):
-    """Horizontal bars of (draws,) accuracies, named and with their numbers, the first one on top."""
+def draw_in_place(axes, measured: Measured):
+    """Trained and random layers in the place of fc6 and fc7, on two matplotlib Axes: Caltech-101 and Tiny ImageNet."""
+    titles = "Caltech-101 (chance 1 %)", "its own 200 classes (chance 0.5 %)"
+    for number, (ax, title) in enumerate(zip(axes, titles)):
+        bars = {words: measured.accuracy(f"{names[number]} {FEW}") for words, names in IN_PLACE.items()}
+        draw_bars(ax, bars)
+        ax.set_title(title)
+    return axes
+
+
+def draw_bars(ax, bars: Mapping[str, torch.Tensor]):
+    """Horizontal bars of (draws,) accuracies, named and with their numbers, the first one on top; zfnet56's colour.
+
+    Bars with "random" in their names have the colour of random weights.
+    """
     for number, (name, values) in enumerate(bars.items()):
         mean, spread = float(values.mean()), float(values.std()) if len(values) > 1 else 0
-        ax.barh(-number, mean, xerr=spread, color=(colours or {}).get(name, BLUE), height=0.7)
-        ax.text(1, -number, name, va="center", color="white", fontsize=12)
+        colour = COLOURS["random" if "random" in name else "zfnet56"]
+        ax.barh(-number, mean, xerr=spread, color=colour, height=0.7)
         ax.text(mean + spread + 1, -number, f"{mean:.1f}", va="center", fontsize=12)
-    ax.set(yticks=[], xlim=(0, 100), xlabel="accuracy in %, 10 training images of a class")
+    ax.set_yticks([-number for number in range(len(bars))], list(bars))
+    ax.set(xlim=(0, 70), xlabel="accuracy in %, 10 training images of a class")
     return ax
 
 
