@@ -132,4 +132,5 @@ def test_occlusion_measures_every_photograph(tmp_path, monkeypatch):
     found = json.loads(out.read_text())["networks"]["small"]
     assert found["sha256"] == "of these weights" and list(found["photographs"]) == ["chelsea", "coffee"]
     for row in found["photographs"].values():
-        assert len(row["others"]) == 4 and all(-1 <= value <= 1 for value in (row["own"], *row["others"]))
+        assert len(row["others"]) == 4 and len(row["wholes"]) <= 1
+        assert all(-1 <= value <= 1 for value in (row["own"], *row["others"], *row["wholes"]))

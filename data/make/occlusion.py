@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from zflib import data, models, occlude
 from zflib._files import write_atomically
 from zflib.studies import localisation
@@ -31,14 +33,21 @@ def measure(name: str) -> dict:
     """The agreement of every photograph's own projection, and of the strangers', in three digits."""
     net, (size, stride) = models.load(name).requires_grad_(False), NETWORKS[name]
     windows, rows = data.windows(data.photos(), sizes=SIZES, stride=0.5, side=net.geometry.resize), {}
-    for photo in data.photo_names():
+    photographs = net.preprocess([data.photo(photo) for photo in data.photo_names()])
+    for number, photo in enumerate(data.photo_names()):
         image = net.preprocess(data.photo(photo))[0]
         look = occlude(net, image, size=size, stride=stride)
         own = float(localisation.agreement(net, image[None], look, size=size, stride=stride)[0])
         others = localisation.strangers(net, windows, photo, look, count=COUNT, seed=SEED, size=size, stride=stride)
-        rows[photo] = {"own": round(own, 3), "others": [round(float(value), 3) for value in others]}
+        rest = torch.cat([photographs[:number], photographs[number + 1 :]])
+        wholes = localisation.agreement(net, rest, look, size=size, stride=stride)  # taken as its own photograph is
+        rows[photo] = {"own": round(own, 3), "others": rounded(others), "wholes": rounded(wholes[~wholes.isnan()])}
         print(f"{name}, {photo}: {own:.2f}, above {localisation.percentile(own, others):.0f} of 100", flush=True)
     return {"sha256": net.card["sha256"], "size": size, "stride": stride, "photographs": rows}
+
+
+def rounded(values: torch.Tensor) -> list[float]:
+    return [round(float(value), 3) for value in values]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import nn
 
 import zflib
 from zflib import show
+from zflib.show import pixels
 
 
 def grey(height: int, width: int, value: int = 7) -> np.ndarray:
@@ -147,6 +148,12 @@ def test_caption_adds_readable_text_above_and_breaks_long_lines():
     assert short[:21].min() < 80 and short[:21].max() == 255
     assert (len(long) - len(pixels) - 3) % 18 == 0 and len(long) > len(short)
     assert len(show.caption(pixels, "x", size=20)) > len(short)
+
+
+def test_a_caption_does_not_break_at_a_no_break_space():
+    assert pixels._wrapped("background. A: cup", 125, 13) == ["background. A:", "cup"]
+    kept = "A:\N{NO-BREAK SPACE}cup"
+    assert pixels._wrapped(f"background.  {kept}", 125, 13) == ["background.", kept]
 
 
 def test_caption_has_a_glyph_for_every_sign_we_write():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import zflib
+from zflib import deconv
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import architecture
 
@@ -142,6 +143,40 @@ def test_stamps_on_a_grid_of_four_have_their_line_at_four_pixels():
     grid[..., ::4, ::4] = 1
     curve = architecture.profile(grid)
     assert float(curve[14]) > 0.1 and float(curve[18:21].sum()) < 1e-6
+
+
+def test_filters_on_a_jittered_grid_are_the_same_stamps_elsewhere():
+    conv = nn.Conv2d(3, 5, 11, stride=4, padding=4, bias=False).requires_grad_(False)
+    arriving = torch.rand(2, 5, 14, 14)
+    kept = arriving.clone()
+    kept[:, [0, 2, 4]] = 0
+    expected = deconv.transposed_filter(kept, conv, size=(56, 56))
+    torch.testing.assert_close(architecture.jittered(arriving, conv, [1, 3], size=56, reach=0), expected)
+    needle = torch.zeros(1, 5, 14, 14)
+    needle[0, 2, 5, 6] = 1
+    stamp = architecture.jittered(needle, conv, [2], size=56, reach=0)
+    places = set()
+    for seed in range(30):
+        moved = architecture.jittered(needle, conv, [2], size=56, reach=3, seed=seed)
+        down, right = (int(m) for m in moved[0, 0].nonzero().amin(0) - stamp[0, 0].nonzero().amin(0))
+        torch.testing.assert_close(moved, stamp.roll((down, right), dims=(2, 3)))
+        places |= {("down", down), ("right", right)}
+    assert places == {(way, move) for way in ("down", "right") for move in range(4)}
+
+
+def test_a_matched_draw_contributes_as_much():
+    conv, arriving = nn.Conv2d(3, 12, 5, stride=2, padding=2, bias=False).requires_grad_(False), torch.rand(3, 12, 8, 8)
+    shares = architecture.contributions(arriving, conv, size=16)
+    whole = architecture.jittered(arriving, conv, range(12), size=16, reach=0)
+    alone = architecture.jittered(arriving, conv, [7], size=16, reach=0)
+    expected = (alone.square().sum(dim=(1, 2, 3)) / whole.square().sum(dim=(1, 2, 3))).mean()
+    assert float(shares[7]) == pytest.approx(float(expected), rel=1e-4)
+    draws = architecture.matched(shares, torch.tensor([3, 8]), count=4, near=0.3)
+    assert len(draws) == 4 and not {3, 8} & {one for draw in draws for one in draw}
+    for draw in draws:
+        assert len(set(draw)) == 2 and float(shares[draw].sum() / shares[[3, 8]].sum()) == pytest.approx(1, abs=0.3)
+    with pytest.raises(ValueError, match="what others can match: of 100000 draws 0 did"):
+        architecture.matched(torch.tensor([9.0, 1, 1]), [0], count=1)
 
 
 def test_multiply_adds_are_positions_times_weights():

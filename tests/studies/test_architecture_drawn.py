@@ -63,12 +63,6 @@ def test_the_numbers_written_are_the_means():
     assert {"0.40 ± 0.10", "0.54 ± 0.06", "0.06 ± 0.04", "low", "middle", "high"} == set(texts)
 
 
-def test_every_training_is_a_dot():
-    top1 = {"alexnet56": [65.0, 64.0], "zfnet56": [60.0]}
-    ax = drawn.draw_trainings(plt.subplots()[1], [architecture.Trainings("a budget", top1, top1)])
-    assert [line.get_xdata().tolist() for line in ax.lines] == [[65.0, 64.0], [60.0]]
-
-
 def test_energies_as_bars_reach_as_high_as_they_are():
     pixels = drawn.energy_bars(torch.tensor([1.0, 3, 0, 0]), 1, 80)  # over their mean: 1 and 3, of 4
     black = (pixels == 0).all(axis=2)

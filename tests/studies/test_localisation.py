@@ -102,6 +102,17 @@ def test_a_disc_is_in_the_middle_and_as_large_as_its_object():
     assert distance[large].max() <= distance[~large].min()  # nothing outside is nearer than anything inside
 
 
+def test_two_networks_are_compared_on_the_same_objects():
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[:, 0] = True  # at the edge, where no pixel of the disc lies
+    beside, on = ~masks * 1.0, masks * 2.0
+    assert [share.tolist() for share in localisation.on_and_disc(on, masks)] == [[1, 1], [0, 0]]
+    lines = localisation.compared({"X": beside, "Y": on}, masks).split("\n")
+    assert lines[0].startswith("X: 0.00 on the object, 0.14 in its disc; -0.14 ± 0.00")
+    assert lines[1:] == ["Y: 1.00 on the object, 0.00 in its disc; 1.00 ± 0.00 more",
+                         "Y minus X: 1.00 ± 0.00; above 0 in 2 of 2"]  # fmt: skip
+
+
 def test_rank_correlation_is_about_the_order_alone():
     one = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert localisation.rank_correlation(one, one**3) == pytest.approx(1)
@@ -182,6 +193,8 @@ def test_the_shipped_agreement_is_that_of_the_shipped_network(name):
     assert told["sha256"] == card["sha256"]
     found = localisation.load_agreement(name)
     assert set(found) == set(data.photo_names()) and all(len(others) == 100 for _, others in found.values())
+    wholes = localisation.load_agreement(name, "wholes")
+    assert all(wholes[photo][0] == own and 1 <= len(wholes[photo][1]) <= 7 for photo, (own, _) in found.items())
 
 
 def test_one_shipped_row_is_measured_again():
@@ -189,6 +202,10 @@ def test_one_shipped_row_is_measured_again():
     image = net.preprocess(data.photo("coffee"))[0]
     look = zflib.occlude(net, image, size=14, stride=3)
     own, _ = localisation.load_agreement("zfnet56")["coffee"]
+    others = net.preprocess([data.photo(name) for name in data.photo_names() if name != "coffee"])
+    wholes = localisation.agreement(net, others, look, size=14, stride=3)
+    expected = localisation.load_agreement("zfnet56", "wholes")["coffee"][1]
+    torch.testing.assert_close(expected, wholes[~wholes.isnan()], atol=2e-3, rtol=0)
     assert own == pytest.approx(float(localisation.agreement(net, image[None], look, size=14, stride=3)), abs=2e-3)
 
 
@@ -260,3 +277,6 @@ def test_the_two_plots_count_and_name(axes):
     localisation.plot_agreement(found, axes[1])
     assert [label.get_text() for label in axes[1].get_yticklabels()] == ["cup", "cat"]
     assert [text.get_text() for text in axes[1].texts] == ["above 0 of 100", "above 50 of 100"]
+    wholes = {"cat": (0.5, torch.tensor([0.1, 0.2, 0.9])), "cup": (0.0, torch.tensor([-0.5]))}
+    localisation.plot_agreement(found, axes[2], wholes)
+    assert [text.get_text() for text in axes[2].texts] == ["above 0 of 100, 1 of 1", "above 50 of 100, 2 of 3"]

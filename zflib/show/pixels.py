@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -166,7 +167,7 @@ def _strip(text: str, width: int, size: int, lines: int) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _wrapped(text: str, width: int, size: int) -> list[str]:
     rows = [""]
-    for word in text.split():
+    for word in filter(None, re.split(r"[ \t\n]+", text)):  # unlike str.split it leaves a no-break space alone
         longer = f"{rows[-1]} {word}".strip()
         if rows[-1] and font(size).getlength(longer) > width:
             rows.append(word)

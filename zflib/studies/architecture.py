@@ -131,6 +131,54 @@ def hump(curve: torch.Tensor) -> float:
     return float(curve[18:21].sum() / curve[14:17].sum())
 
 
+# --- which filters draw the net of blocks? ---------------------------------------------------------------------------
+
+
+def contributions(arriving: torch.Tensor, conv: nn.Conv2d, *, size: int) -> torch.Tensor:
+    """(C,): the energy of what each filter draws alone, over that of all together, as a mean over N projections.
+
+    `arriving` (N,C,h,w) are the maps that stamp the filters of `conv` into projections (N,3,size,size).
+    """
+    everything = list(range(conv.out_channels))
+    whole = jittered(arriving, conv, everything, size=size, reach=0).flatten(1).square().sum(dim=1).clamp(min=1e-20)
+    alone = [jittered(arriving, conv, [one], size=size, reach=0).flatten(1).square().sum(dim=1) for one in everything]
+    return (torch.stack(alone) / whole).mean(dim=1)
+
+
+def matched(contributed: torch.Tensor, filters: Sequence[int], *, count: int = 10, near: float = 0.1,
+            seed: int = 0) -> list[list[int]]:  # fmt: skip
+    """`count` draws of as many *other* filters that together contribute (C,) as much as `filters`, within `near`."""
+    generator, filters = torch.Generator().manual_seed(seed), [int(one) for one in filters]
+    others = torch.tensor([one for one in range(len(contributed)) if one not in filters])
+    wanted, found = float(contributed[filters].sum()), []
+    for _ in range(100_000):
+        draw = others[torch.randperm(len(others), generator=generator)[: len(filters)]].tolist()
+        if abs(float(contributed[draw].sum()) - wanted) <= near * wanted:
+            found.append(draw)
+        if len(found) == count:
+            return found
+    raise ValueError(f"filters must contribute what others can match: of 100000 draws {len(found)} did, not {count}")
+
+
+def jittered(arriving: torch.Tensor, conv: nn.Conv2d, filters: Sequence[int], *, size: int, reach: int = 3,
+             seed: int = 0) -> torch.Tensor:  # fmt: skip
+    """(N,3,size,size): what some `filters` of `conv` draw, each position moved right and down by 0 to `reach` pixels.
+
+    The move is drawn for every position of `arriving` (N,C,h,w) and is the same in all its maps. With `reach` 0 it is
+    the transpose of `conv`; with stride - 1 the shapes stay and their grid goes.
+    """
+    (height, width), stride, filters = arriving.shape[-2:], conv.stride[0], list(map(int, filters))
+    some, weight, padding = arriving[:, filters], conv.weight.detach()[filters], conv.padding[0]
+    if reach == 0:
+        missing = size - ((height - 1) * stride - 2 * padding + weight.shape[-1])
+        return F.conv_transpose2d(some, weight, stride=stride, padding=padding, output_padding=missing)
+    moves = torch.randint(0, reach + 1, (2, height, width), generator=torch.Generator().manual_seed(seed))
+    rows, columns = stride * torch.arange(height)[:, None] + moves[0], stride * torch.arange(width) + moves[1]
+    fine = some.new_zeros(*some.shape[:2], height * stride + reach, width * stride + reach)
+    fine[..., rows, columns] = some
+    return F.conv_transpose2d(fine, weight, padding=padding)[..., :size, :size]
+
+
 # --- dead channels ---------------------------------------------------------------------------------------------------
 
 

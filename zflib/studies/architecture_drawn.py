@@ -1,4 +1,4 @@
-"""What notebook 08 draws: a bar that moves over two grids, flicker by stride, shares, profiles, errors."""
+"""What notebook 08 draws: a bar that moves over two grids, flicker by stride, shares, profiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from .. import show
 from ..show import Axes
-from . import architecture
 
 COLOURS = {"alexnet56": "#d55e00", "zfnet56": "#0072b2"}  # told apart by the colour-blind
 BANDS = {"low": "#3b6fb6", "middle": "#e69f00", "high": "#9aa5b1"}
@@ -163,25 +162,6 @@ def draw_profiles(ax: Axes, curves: Mapping[str, torch.Tensor], *, size: int = 5
     waves = (28, 14, 8, 6, 5, 4, 3, 2.2)
     ax.set_xticks([1 / wave for wave in waves], [f"{wave:g}" for wave in waves])
     ax.set(xlim=(1 / size, 0.5), xlabel="pixels a wave", ylabel="share of the energy")
-    return ax
-
-
-# --- does it pay? ----------------------------------------------------------------------------------------------------
-
-
-def draw_trainings(ax: Axes, found: Sequence[architecture.Trainings]) -> Axes:
-    """A dot for each training: top-1 error in per cent; a row for each network and each way of training it."""
-    labels, at = [], 0
-    for group in found:
-        for name in architecture.TWINS:
-            values = group.top1[name]
-            ax.plot(values, [at] * len(values), "o", color=COLOURS[name], markersize=11, alpha=0.8)
-            ax.text(max(values) + 0.25, at, ", ".join(f"{v:.1f} %" for v in values), va="center", fontsize=12)
-            labels.append(f"{name}\n{group.budget}")
-            at += 1
-    ax.set_yticks(range(at), labels, fontsize=12)
-    every = [value for group in found for values in group.top1.values() for value in values]
-    ax.set(ylim=(at - 0.5, -0.5), xlim=(min(every) - 1.5, max(every) + 3), xlabel="top-1 error, per cent")
     return ax
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,29 @@ def discs(masks: torch.Tensor) -> torch.Tensor:
     distance = rows[:, None] ** 2 + columns**2
     rank = distance.flatten().argsort(stable=True).argsort().view(height, width)  # 0 for the innermost pixel
     return rank < masks.sum(dim=(-2, -1))[:, None, None]
+
+
+def on_and_disc(pixels: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N,), (N,): the share of each drop (N,H,W) on its object, `masks` (N,H,W), and in its disc."""
+    return energy_in_mask(pixels, masks), energy_in_mask(pixels, discs(masks))
+
+
+def compared(pixels: Mapping[str, torch.Tensor], masks: torch.Tensor) -> str:
+    """Three lines on two networks, name -> drops (N,H,W) in the same N images: each against its discs, then the two."""
+    lines, shares = [], {}
+    for name, drops in pixels.items():
+        shares[name], disc = on_and_disc(drops, masks)
+        words = f"{shares[name].mean():.2f} on the object, {disc.mean():.2f} in its disc"
+        lines.append(f"{name}: {words}; {mean_and_error(shares[name] - disc)} more")
+    first, second = shares
+    gap = shares[second] - shares[first]
+    lines.append(f"{second} minus {first}: {mean_and_error(gap)}; above 0 in {(gap > 0).sum()} of {len(gap)}")
+    return "\n".join(lines)
+
+
+def mean_and_error(values: torch.Tensor) -> str:
+    """ "0.12 ± 0.03": the mean of (N,) values and its standard error."""
+    return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
 
 @dataclass
@@ -142,13 +165,17 @@ def strangers(net: nn.Module, windows: Windows, without: str, look: OcclusionMap
     return found[:count]
 
 
-def load_agreement(network: str) -> dict[str, tuple[float, torch.Tensor]]:
-    """Photograph -> (its own `agreement`, that of a hundred `strangers`), as shipped for "squeezenet" or "zfnet56"."""
+def load_agreement(network: str, others: str = "others") -> dict[str, tuple[float, torch.Tensor]]:
+    """Photograph -> (its own `agreement`, that of a hundred `strangers`), as shipped for "squeezenet" or "zfnet56".
+
+    `others="wholes"`: instead of the strangers, which are windows, every other photograph in which the channel is
+    active, taken whole like the photograph itself.
+    """
     found = json.loads(AGREEMENT.read_text(encoding="utf-8"))["networks"]
     if network not in found:
         raise ValueError(f"network {network!r} was not measured; choose one of {', '.join(found)}")
     rows = found[network]["photographs"]
-    return {name: (row["own"], torch.tensor(row["others"])) for name, row in rows.items()}
+    return {name: (row["own"], torch.tensor(row[others])) for name, row in rows.items()}
 
 
 def percentile(own: float, others: torch.Tensor) -> float:
@@ -239,16 +266,27 @@ def outlined(image, pixels: torch.Tensor, masks: Sequence[torch.Tensor], ax: sho
     return ax
 
 
-def plot_agreement(found: dict, ax: show.Axes) -> show.Axes:
-    """What `load_agreement` gives: a row for each photograph, a grey dot for each stranger, its own as a diamond."""
+def plot_agreement(found: dict, ax: show.Axes, wholes: dict | None = None) -> show.Axes:
+    """What `load_agreement` gives: a row for each photograph, a grey line for each stranger, its own as a diamond.
+
+    `wholes`, the same with `others="wholes"`: each other photograph as a black ring.
+    """
     rows = sorted(found, key=lambda name: percentile(*found[name]))
     for height, name in enumerate(rows):
         own, others = found[name]
         ax.plot(others, [height] * len(others), "|", color="0.55", markersize=13)
         ax.plot(own, height, "D", color="#d55e00", markersize=9, markeredgecolor="white")
-        ax.text(1.05, height, f"above {percentile(own, others):.0f} of 100", va="center")
+        words = f"above {percentile(own, others):.0f} of 100"
+        if wholes:
+            rings = wholes[name][1]
+            ax.plot(rings, [height] * len(rings), "o", color="black", markersize=7, markerfacecolor="none")
+            words += f", {int((rings < own).sum())} of {len(rings)}"
+        ax.text(1.05, height, words, va="center")
     ax.set(yticks=range(len(rows)), yticklabels=rows, xlim=(-1, 1.03), ylim=(-0.6, len(rows) - 0.4))
-    ax.set_xlabel("rank correlation of lost activity with a projection: another photograph's (grey), its own (orange)")
+    ax.set_xlabel(
+        "rank correlation of lost activity with a projection: its own (orange),\n"
+        + ("another photograph's: a window (grey), all of it (ring)" if wholes else "another photograph's (grey)")
+    )
     return ax
 
 
