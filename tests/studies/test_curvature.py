@@ -46,7 +46,7 @@ def test_a_linear_unit_follows_its_quadratic_as_far_as_a_cosine_does():
 
 
 def test_around_optima_and_what_is_made_of_it(net, tmp_path):
-    found = {"conv1": study.around_optima(net, "conv1", [3, 5], steps=8), "fc8": []}
+    found = {"conv1": study.around_optima(net, "conv1", [3, 5], steps=8)}
     one = found["conv1"][0]
     assert one["exact_zero"] and set(one["response"]) == set(study.KINDS)
     assert study.reaches(found, "random")["conv1"].shape == study.kept(found, "random")["conv1"].shape == (2,)
@@ -100,8 +100,9 @@ def test_cascade_and_its_figures(net):
     assert found["SSIM"]["Grad-CAM"]["fc8"].shape == (2,)
     ax = study.control_bars(found["rank"], study.cascade_lines(found["rank"], plt.subplots()[1]))
     rows = {kind: {"conv1": torch.rand(3), "conv2": torch.rand(3)} for kind in study.KINDS}
-    study.layer_lines(rows, study.contours(lambda x: x.sum(), ax), ylabel="", title="")
-    assert axes_pixels(ax).shape[2] == 3
+    for drawn in (ax, study.layer_lines(rows, plt.subplots()[1], ylabel="", title=""),
+                  study.contours(lambda x: x.sum(), plt.subplots()[1])):  # fmt: skip
+        assert axes_pixels(drawn).shape[2] == 3
 
 
 def test_ignores():
