@@ -126,7 +126,7 @@ def test_occlusion_measures_every_photograph(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "NETWORKS", {"small": (14, 7)})
     monkeypatch.setattr(command, "SIZES", (216,))
     monkeypatch.setattr(command, "COUNT", 4)
-    monkeypatch.setattr(models, "load", lambda name: network(2, crop=40))
+    monkeypatch.setattr(models, "load", lambda name: network(1, crop=40))
     monkeypatch.setattr(data, "photo_names", lambda: ["chelsea", "coffee"])
     command.main(["--out", str(out)])
     found = json.loads(out.read_text())["networks"]["small"]

@@ -93,7 +93,7 @@ def contrast(net: nn.Module, numbers: int) -> float:
     Of a scale for each colour the root mean square counts. For a network that does not say how pixels become numbers
     they have standard deviation 1.
     """
-    spread = CONTRAST / torch.as_tensor(getattr(net, "scale", CONTRAST), dtype=torch.float64)
+    spread = CONTRAST / torch.as_tensor(getattr(net, "scale", CONTRAST), dtype=torch.float64, device="cpu")
     return float(spread.square().mean().sqrt()) * numbers**0.5
 
 
