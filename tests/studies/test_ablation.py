@@ -63,10 +63,10 @@ def test_first_seeds_come_first_and_each_run_once():
 
 
 def test_a_run_is_measured_kept_and_votes_with_others(world, tmp_path):
-    variant, recipe = VARIANTS["without all four"], replace(ablation.BUDGET, epochs=1, batch=32)
-    rows = [ablation.run(variant, seed, world, world, tmp_path, recipe=recipe) for seed in (0, 1)]
-    assert rows[0] == ablation.run(variant, 0, world, world, tmp_path, recipe=recipe)  # read, not trained again
+    variant, recipe = VARIANTS["without all four"], replace(ablation.BUDGETS["short"], epochs=1, batch=32)
     folders = [ablation.folder(tmp_path, variant, seed) for seed in (0, 1)]
+    rows = [ablation.run(variant, seed, world, world, place, recipe=recipe) for seed, place in enumerate(folders)]
+    assert rows[0] == ablation.run(variant, 0, world, world, folders[0], recipe=recipe)  # read, not trained again
     votes = [torch.from_numpy(np.load(folder / "votes.npz")["centre crop"].astype(np.float32)) for folder in folders]
     assert rows[0]["validation"] == ablation.errors(votes[0], world.labels)
     together = ablation.together(folders, world.labels)
@@ -75,17 +75,18 @@ def test_a_run_is_measured_kept_and_votes_with_others(world, tmp_path):
 
 def test_spread_is_within_variants():
     rows = [("full", 80.0), ("full", 82.0), ("without fc7", 10.0), ("without fc7", 14.0), ("alexnet", 5.0)]
-    card = {"rows": [{"variant": name, "validation": {"top1": error}} for name, error in rows]}
+    card = {"rows": [{"budget": "short", "variant": name, "validation": {"top1": error}} for name, error in rows]}
     assert ablation.spread(card) == pytest.approx(((1 + 1 + 4 + 4) / 2) ** 0.5)
 
 
-def test_the_shipped_table_is_of_these_networks_and_this_budget():
+def test_the_shipped_table_is_of_these_networks_and_these_budgets():
     card = json.loads((_files.SHIPPED / "ablation.json").read_text())
-    assert card["recipe"] == json.loads(json.dumps(asdict(ablation.BUDGET)))
+    budgets = {name: asdict(recipe) for name, recipe in ablation.BUDGETS.items()}
+    assert card["budgets"] == json.loads(json.dumps(budgets))
     for row in card["rows"]:
         net = ZFNet(200, geometry=VARIANTS[row["variant"]].geometry)
         assert row["parameters"] == sum(p.numel() for p in net.parameters())
-        assert len(row["curve"]) == ablation.BUDGET.epochs
+        assert len(row["curve"]) == ablation.BUDGETS[row["budget"]].epochs
         assert row["curve"][-1]["top1"] == pytest.approx(100 - row["validation"]["top1"], abs=0.2)
 
 

@@ -85,8 +85,13 @@ VARIANTS = {variant.name: variant for variant in (
     Variant("alexnet", thinned(ALEXNET56, 4), 3, KRIZHEVSKY, OWN),
 )}  # fmt: skip
 
-#: The same budget for every variant: a quarter of the epochs of the course's modern recipe.
-BUDGET = replace(RECIPES["modern"], epochs=3)
+#: One budget for all variants of a table. "short" is a quarter of the epochs of the course's modern recipe, "long" all of
+#: them; "no dropout" is the control for what dropout costs a thin network that is trained for a short time.
+BUDGETS = {
+    "short": replace(RECIPES["modern"], epochs=3),
+    "no dropout": replace(RECIPES["modern"], epochs=3, dropout=0.0),
+    "long": RECIPES["modern"],
+}
 
 
 def runs(names: Sequence[str] = tuple(VARIANTS)) -> Iterator[tuple[Variant, int]]:
@@ -96,19 +101,17 @@ def runs(names: Sequence[str] = tuple(VARIANTS)) -> Iterator[tuple[Variant, int]
         yield from ((variant, seed) for variant in chosen if seed < variant.seeds)
 
 
-def folder(work: Path, variant: Variant, seed: int) -> Path:
+def folder(work: Path, variant: Variant, seed: int, budget: str = "short") -> Path:
     """Where a run keeps its files."""
-    return work / f"{variant.name.replace(', ', '+').replace(' ', '-')}-{seed}"
+    return work / budget.replace(" ", "-") / f"{variant.name.replace(', ', '+').replace(' ', '-')}-{seed}"
 
 
-def run(
-    variant: Variant, seed: int, training: Images, validation: Images, work: Path, *, recipe: Recipe = BUDGET
-) -> dict:
+def run(variant: Variant, seed: int, training: Images, validation: Images, place: Path, *, recipe: Recipe) -> dict:
     """Train a variant, or go on with a run that was stopped, and measure it: its row of the table.
 
-    `work` gets a folder for the run, with its checkpoint, its log and its votes (see `vote`).
+    `place` is the folder of this run; it gets the checkpoint, the log and the votes (see `vote`).
     """
-    place, recipe = folder(work, variant, seed), replace(recipe, seed=seed)
+    recipe = replace(recipe, seed=seed)
     done = place / "row.json"
     if done.exists():
         return json.loads(done.read_text())
@@ -178,14 +181,15 @@ def table() -> dict:
     return json.loads((_files.SHIPPED / "ablation.json").read_text(encoding="utf-8"))
 
 
-def found(card: dict, part: str = "validation", top: str = "top1") -> dict[str, list[float]]:
+def found(card: dict, part: str = "validation", top: str = "top1", *, budget: str = "short") -> dict[str, list[float]]:
     """Variant -> errors of its runs in per cent, a number for each seed."""
-    return {name: [row[part][top] for row in card["rows"] if row["variant"] == name] for name in VARIANTS}
+    rows = [row for row in card["rows"] if row["budget"] == budget]
+    return {name: [row[part][top] for row in rows if row["variant"] == name] for name in VARIANTS}
 
 
-def spread(card: dict) -> float:
+def spread(card: dict, budget: str = "short") -> float:
     """How far apart two seeds of one variant lie: the standard deviation within variants, in points of top-1 error."""
-    several = [np.array(errors) for errors in found(card).values() if len(errors) > 1]
+    several = [np.array(errors) for errors in found(card, budget=budget).values() if len(errors) > 1]
     squares = sum(((errors - errors.mean()) ** 2).sum() for errors in several)
     return float(np.sqrt(squares / max(1, sum(len(errors) - 1 for errors in several))))
 
