@@ -85,8 +85,8 @@ VARIANTS = {variant.name: variant for variant in (
     Variant("alexnet", thinned(ALEXNET56, 4), 3, KRIZHEVSKY, OWN),
 )}  # fmt: skip
 
-#: One budget for all variants of a table. "short" is a quarter of the epochs of the course's modern recipe, "long" all of
-#: them; "no dropout" is the control for what dropout costs a thin network that is trained for a short time.
+#: One budget for all variants of a table: "short" is a quarter of the epochs of the course's modern recipe, "long" all
+#: of them; "no dropout" is the control for what dropout costs a thin network that is trained for a short time.
 BUDGETS = {
     "short": replace(RECIPES["modern"], epochs=3),
     "no dropout": replace(RECIPES["modern"], epochs=3, dropout=0.0),
