@@ -4,6 +4,7 @@
     python notebooks/build.py --run           # the same, then restart, run all and store the figures
     python notebooks/build.py --run 01 04     # only these, with what lies in deeper/ under these numbers
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
+    python notebooks/build.py --heroes slides  # a slide for each chapter: its picture and its question; runs nothing
     python notebooks/build.py --repository https://github.com/YOU/NAME   # badges and the clone on Colab point there
 
 Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" and "zf-bottom" (links). Everything
@@ -179,6 +180,13 @@ def readme() -> str:
     return re.sub(r"<!-- map -->.*?<!-- end of map -->", lambda _: table, text, flags=re.DOTALL)
 
 
+def written_pages() -> dict[str, str]:
+    """The README with its map, and the teacher's page with its table of exercises."""
+    import teaching
+
+    return {"README.md": readme(), "TEACHING.md": teaching.page(paths())}
+
+
 def write(path: Path, text: str) -> bool:
     """Write `text` if it is news; says whether it was."""
     if path.exists() and path.read_text() == text:
@@ -200,12 +208,23 @@ def publish(repository: str) -> None:
     REPOSITORY, SETUP = repository, setup(repository)
 
 
+def slides(folder: Path) -> int:
+    """Write the chapters' slides into `folder`."""
+    import heroes
+
+    print(f"{len(heroes.write(folder, chapters()))} slides in {folder}")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="*", metavar="NN", help="run these notebooks (all, if none is named)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is out of date")
     parser.add_argument("--repository", metavar="URL", help="where this copy is published, '' for nowhere")
+    parser.add_argument("--heroes", metavar="FOLDER", type=Path, help="write a slide for each chapter; nothing else")
     options = parser.parse_args()
+    if options.heroes is not None:
+        return slides(options.heroes)
     if options.repository is not None:
         publish(options.repository)
     stale = []
@@ -219,10 +238,10 @@ def main() -> int:
             stale += [path.name] if path.read_text() != text else []
         else:
             write(path, text)
-    if (ROOT / "README.md").exists():
-        stale += ["README.md"] if (ROOT / "README.md").read_text() != readme() else []
+    for name, text in written_pages().items():
+        stale += [name] if (ROOT / name).read_text() != text else []
         if not options.check:
-            write(ROOT / "README.md", readme())
+            write(ROOT / name, text)
     if options.check and stale:
         print("out of date, run python notebooks/build.py:", ", ".join(stale))
     return 1 if options.check and stale else 0
