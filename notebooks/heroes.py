@@ -11,9 +11,9 @@ import nbformat
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE, MARGIN, GAP = (1920, 1080), 64, 36  # pixels
-INK, QUIET, ACCENT = "#1a1a1a", "#6b6b6b", "#c24a00"
-COLUMN = 520  # the width of the words where they stand beside the picture
+SIZE, MARGIN, GAP, INDENT, SPACING = (1920, 1080), 64, 32, 38, 18  # pixels
+INK, ACCENT = "#1a1a1a", "#c24a00"
+COLUMN = 560  # words beside a picture have at least this width
 #: Which frame of an animation makes the point; others show their last one. 07: the jumps. 08: one side has lost the bar.
 FRAMES = {"07": 6, "08": -2}
 
@@ -27,7 +27,10 @@ def hero(path: Path) -> Image.Image:
                     picture = Image.open(io.BytesIO(base64.b64decode(output["data"][kind])))
                     frames = getattr(picture, "n_frames", 1)
                     picture.seek(FRAMES.get(path.stem[:2], -1) % frames)
-                    return picture.convert("RGBA").convert("RGB")
+                    shown = picture.convert("RGBA").convert("RGB")
+                    return shown.point(
+                        lambda value: 255 if value > 250 else value
+                    )  # a palette's white is not quite white
     raise ValueError(f"{path.name} has no stored picture: run python notebooks/build.py --run {path.stem[:2]}")
 
 
@@ -40,17 +43,29 @@ def words(path: Path) -> tuple[str, str, str]:
 
 
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    wanted = font_manager.FontProperties("DejaVu Sans", weight="bold" if bold else "normal")  # matplotlib brings it
+    wanted = font_manager.FontProperties(
+        family="DejaVu Sans", weight="bold" if bold else "normal"
+    )  # matplotlib brings it
     return ImageFont.truetype(font_manager.findfont(wanted), size)
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text in lines of at most `width` pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        lines = [*lines[:-1], longer] if face.getlength(longer) <= width else [*lines, word]
+def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text in as few lines of at most `width` pixels as its words allow, about equally long."""
+    lines = _filled(text, face, width)
+    while len(narrower := _filled(text, face, width - 10)) == len(lines):  # no last word alone in its line
+        lines, width = narrower, width - 10
+        if width < max(face.getlength(word) for word in text.split()):
+            break
     return "\n".join(lines)
+
+
+def _filled(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    first, *others = text.split()
+    lines = [first]
+    for word in others:
+        longer = f"{lines[-1]} {word}"
+        lines = [*lines[:-1], longer] if face.getlength(longer) <= width else [*lines, word]
+    return lines
 
 
 def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -71,42 +86,40 @@ def slide(path: Path) -> Image.Image:
 
 
 def _above_and_below(page: Image.Image, picture: Image.Image, number: str, title: str, question: str) -> None:
-    draw, wide = ImageDraw.Draw(page), SIZE[0] - 2 * MARGIN
-    heading, asking = font(60, bold=True), font(48)
-    draw.text((MARGIN, 96), number, ACCENT, heading, anchor="ls")
-    draw.text((MARGIN + heading.getlength(number) + 28, 96), title, INK, heading, anchor="ls")
-    lines = wrapped(question, asking, wide - 36)
-    asked = draw.multiline_textbbox((0, 0), lines, asking, spacing=14)[3]
-    bottom = SIZE[1] - 56
-    _paste(page, picture, (MARGIN, 96 + GAP, SIZE[0] - MARGIN, bottom - asked - GAP))
-    _ask(draw, (MARGIN, bottom - asked), lines, asking)
+    draw, heading, asking = ImageDraw.Draw(page), font(64, bold=True), font(54)
+    draw.text((MARGIN, 98), number, ACCENT, heading, anchor="ls")
+    draw.text((MARGIN + heading.getlength(number) + 28, 98), title, INK, heading, anchor="ls")
+    lines = wrapped(question, asking, SIZE[0] - 2 * MARGIN - INDENT)
+    top = SIZE[1] - 48 - _height(draw, lines, asking)
+    _ask(draw, (MARGIN, top), lines, asking)
+    _paste(page, fitted(picture, SIZE[0] - 2 * MARGIN, top - 2 * GAP - 98), SIZE[0] / 2, (98 + top) / 2)
 
 
 def _beside(page: Image.Image, picture: Image.Image, number: str, title: str, question: str) -> None:
-    draw = ImageDraw.Draw(page)
-    heading, asking = font(60, bold=True), font(46)
-    draw.text((MARGIN, 112), number, ACCENT, heading, anchor="ls")
-    name = wrapped(title, heading, COLUMN)
-    draw.multiline_text((MARGIN, 146), name, INK, heading, spacing=14)
-    lines = wrapped(question, asking, COLUMN - 36)
-    asked = draw.multiline_textbbox((0, 0), lines, asking, spacing=16)[3]
-    _ask(draw, (MARGIN, SIZE[1] - 80 - asked), lines, asking, spacing=16)
-    _paste(page, picture, (MARGIN + COLUMN + GAP, 48, SIZE[0] - 48, SIZE[1] - 48))
+    draw, heading, asking = ImageDraw.Draw(page), font(64, bold=True), font(54)
+    small = fitted(picture, SIZE[0] - COLUMN - 3 * MARGIN, SIZE[1] - 96)
+    column = SIZE[0] - small.width - 3 * MARGIN
+    _paste(page, small, SIZE[0] - MARGIN - small.width / 2, SIZE[1] / 2)
+    draw.text((MARGIN, 120), number, ACCENT, heading, anchor="ls")
+    draw.multiline_text((MARGIN, 152), wrapped(title, heading, column), INK, heading, spacing=14)
+    lines = wrapped(question, asking, column - INDENT)
+    _ask(draw, (MARGIN, SIZE[1] - 96 - _height(draw, lines, asking)), lines, asking)
 
 
-def _paste(page: Image.Image, picture: Image.Image, box: tuple[int, int, int, int]) -> None:
-    """In the middle of the box: left, top, right, bottom."""
-    left, top, right, bottom = box
-    small = fitted(picture, right - left, bottom - top)
-    page.paste(small, ((left + right - small.width) // 2, (top + bottom - small.height) // 2))
+def _paste(page: Image.Image, picture: Image.Image, across: float, down: float) -> None:
+    """With its middle there."""
+    page.paste(picture, (round(across - picture.width / 2), round(down - picture.height / 2)))
 
 
-def _ask(draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: str, face, spacing: int = 14) -> None:
+def _height(draw: ImageDraw.ImageDraw, lines: str, face) -> int:
+    return round(draw.multiline_textbbox((0, 0), lines, face, spacing=SPACING)[3])
+
+
+def _ask(draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: str, face) -> None:
     """The question, behind a bar of colour."""
     left, top = corner
-    bottom = draw.multiline_textbbox((left, top), lines, face, spacing=spacing)[3]
-    draw.rectangle((left, top + 6, left + 9, bottom), fill=ACCENT)
-    draw.multiline_text((left + 36, top), lines, INK, face, spacing=spacing)
+    draw.rectangle((left, top + 8, left + 9, top + _height(draw, lines, face)), fill=ACCENT)
+    draw.multiline_text((left + INDENT, top), lines, INK, face, spacing=SPACING)
 
 
 def write(folder: Path, paths: list[Path]) -> list[Path]:
