@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE, MARGIN, GAP, INDENT, SPACING = (1920, 1080), 64, 32, 38, 18  # pixels
 INK, ACCENT = "#1a1a1a", "#c24a00"
 COLUMN = 560  # words beside a picture have at least this width
-#: Which frame of an animation makes the point; others show their last one. 07: the jumps. 08: one side has lost the bar.
+#: Which frame of an animation makes the point, if not its last one. 07: winners jump. 08: one side has lost the bar.
 FRAMES = {"07": 6, "08": -2}
 
 

@@ -48,9 +48,7 @@ def test_the_hero_is_the_first_stored_picture(path):
 
 
 @pytest.mark.parametrize("width, height", [(2000, 526), (2000, 1030), (1500, 1000), (1000, 1000), (400, 1000)])
-@pytest.mark.parametrize(
-    "question", ["Why?", "How far can a very long question go before it needs a second line here?"]
-)
+@pytest.mark.parametrize("question", ["Why?", "How far can a very long question go before it needs a second line?"])
 def test_a_picture_is_large_not_squeezed_and_not_covered(monkeypatch, width, height, question):
     monkeypatch.setattr(heroes, "hero", lambda path: Image.new("RGB", (width, height), (0, 0, 255)))
     monkeypatch.setattr(heroes, "words", lambda path: ("07", "Unpooling with switches and more", question))
