@@ -6,8 +6,8 @@
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
     python notebooks/build.py --repository https://github.com/YOU/NAME   # badges and the clone on Colab point there
 
-Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" and "zf-bottom" (links). Everything
-else is the author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author), `summary` (one line for
+Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" (links) and "zf-bottom" (the summary
+in Korean, from notebooks/korean.md, and links). Everything else is the author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author), `summary` (one line for
 the README) and `seconds` (measured by --run). What a class can skip lies in notebooks/deeper/, named after its chapter.
 """
 
@@ -97,6 +97,20 @@ def links(path: Path) -> str:
     return " | ".join(parts)
 
 
+def korean() -> dict[str, list[str]]:
+    """Notebook, as a path below this folder -> the sentences of its summary in korean.md; it may not be written yet."""
+    text = (HERE / "korean.md").read_text(encoding="utf-8")
+    parts = [part.splitlines() for part in text.split("\n## ")[1:]]
+    return {name.strip(): [line for line in lines if line] for name, *lines in parts}
+
+
+def bottom(path: Path) -> str:
+    """The summary in Korean, if there is one, above the links."""
+    sentences = korean().get(path.relative_to(HERE).as_posix(), [])
+    summary = "### 한국어 요약\n\n" + " ".join(sentences) + "\n\n" if sentences else ""
+    return summary + links(path)
+
+
 def top(path: Path, notebook) -> str:
     """The Colab badge, if this copy is published; the links and how long the notebook takes."""
     place = path.relative_to(ROOT).as_posix()
@@ -117,7 +131,7 @@ FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
 def tidy(path: Path, notebook):
     """Write the generated cells; drop metadata that changes from run to run or breaks the page on the web."""
-    generated = {"zf-setup": SETUP, "zf-top": top(path, notebook), "zf-bottom": links(path)}
+    generated = {"zf-setup": SETUP, "zf-top": top(path, notebook), "zf-bottom": bottom(path)}
     for i, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
