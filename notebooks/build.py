@@ -1,6 +1,6 @@
 """Keeps the notebooks: writes their generated cells, runs them from a fresh kernel, and stores clean outputs.
 
-    python notebooks/build.py                 # title links, setup cells, README map: generated parts only
+    python notebooks/build.py                 # links, setup cells, Korean, README maps: generated parts only
     python notebooks/build.py --run           # the same, then restart, run all and store the figures
     python notebooks/build.py --run 01 04     # only these, with what lies in deeper/ under these numbers
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
@@ -97,18 +97,35 @@ def links(path: Path) -> str:
     return " | ".join(parts)
 
 
-def korean() -> dict[str, list[str]]:
-    """Notebook, as a path below this folder -> the sentences of its summary in korean.md; it may not be written yet."""
+def korean() -> dict[str, tuple[str, list[str]]]:
+    """Notebook, as a path below this folder -> its Korean title line and its summary's sentences, from korean.md."""
     text = (HERE / "korean.md").read_text(encoding="utf-8")
-    parts = [part.splitlines() for part in text.split("\n## ")[1:]]
-    return {name.strip(): [line for line in lines if line] for name, *lines in parts}
+    parts = [[line for line in part.splitlines() if line] for part in text.split("\n## ")[1:]]
+    return {name: (headline, sentences) for name, headline, *sentences in parts}
 
 
 def bottom(path: Path) -> str:
-    """The summary in Korean, if there is one, above the links."""
-    sentences = korean().get(path.relative_to(HERE).as_posix(), [])
+    """The summary in Korean, if it is written already, above the links."""
+    _, sentences = korean().get(path.relative_to(HERE).as_posix(), ("", []))
     summary = "### 한국어 요약\n\n" + " ".join(sentences) + "\n\n" if sentences else ""
     return summary + links(path)
+
+
+def korean_readme() -> str:
+    """The Korean README with its two maps; a notebook that is described in korean.md but not there is left out."""
+    there = [(place, line) for place, (line, _) in korean().items() if (HERE / place).is_file()]
+    linked = [re.sub(r"\*\*(.+?)\*\*: (.+)", rf"[\1](notebooks/{place}) | \2", line) for place, line in there]
+    chapter_rows = [f"| {row} |" for row in linked if "/deeper/" not in row]
+    deeper_rows = [f"- {row.replace(' | ', ': ')}" for row in linked if "/deeper/" in row]
+    text = (ROOT / "README.ko.md").read_text(encoding="utf-8")
+    text = _between("map", "\n".join(["| 노트북 | 내용 |", "|---|---|", *chapter_rows]), text)
+    return _between("deeper", "\n".join(deeper_rows), text)
+
+
+def _between(mark: str, block: str, text: str) -> str:
+    """Put `block` between the comments that mark its place."""
+    found = f"<!-- {mark} -->.*?<!-- end of {mark} -->"
+    return re.sub(found, lambda _: f"<!-- {mark} -->\n{block}\n<!-- end of {mark} -->", text, flags=re.DOTALL)
 
 
 def top(path: Path, notebook) -> str:
@@ -188,17 +205,15 @@ def readme() -> str:
         summary, reading, seconds = own.get("summary", ""), own.get("reading", ""), own.get("seconds", "?")
         place = path.relative_to(ROOT).as_posix()
         rows.append(f"| [{title(path)}]({place}) | {summary} | {reading} | {seconds} s |")
-    text = (ROOT / "README.md").read_text()
-    table = "<!-- map -->\n" + "\n".join(rows) + "\n<!-- end of map -->"
-    return re.sub(r"<!-- map -->.*?<!-- end of map -->", lambda _: table, text, flags=re.DOTALL)
+    return _between("map", "\n".join(rows), (ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 def write(path: Path, text: str) -> bool:
     """Write `text` if it is news; says whether it was."""
-    if path.exists() and path.read_text() == text:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
     return True
 
@@ -230,13 +245,16 @@ def main() -> int:
             print(f"{path.name}: {notebook.metadata['zflib']['seconds']} s", flush=True)
         text = nbformat.writes(tidy(path, notebook), version=4) + "\n"
         if options.check:
-            stale += [path.name] if path.read_text() != text else []
+            stale += [path.name] if path.read_text(encoding="utf-8") != text else []
         else:
             write(path, text)
-    if (ROOT / "README.md").exists():
-        stale += ["README.md"] if (ROOT / "README.md").read_text() != readme() else []
-        if not options.check:
-            write(ROOT / "README.md", readme())
+    for name, text in (("README.md", readme), ("README.ko.md", korean_readme)):
+        if not (ROOT / name).exists():
+            continue
+        if options.check:
+            stale += [name] if (ROOT / name).read_text(encoding="utf-8") != text() else []
+        else:
+            write(ROOT / name, text())
     if options.check and stale:
         print("out of date, run python notebooks/build.py:", ", ".join(stale))
     return 1 if options.check and stale else 0
