@@ -6,9 +6,10 @@
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
     python notebooks/build.py --repository https://github.com/YOU/NAME   # badges and the clone on Colab point there
 
-Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" (links) and "zf-bottom" (the summary
-in Korean, from notebooks/korean.md, and links). Everything else is the author's. `metadata.zflib` of a notebook holds `reading` (minutes, by its author), `summary` (one line for
-the README) and `seconds` (measured by --run). What a class can skip lies in notebooks/deeper/, named after its chapter.
+Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" (links) and "zf-bottom" (links, under
+the Korean summary from notebooks/korean.md). Everything else is the author's. `metadata.zflib` of a notebook
+holds `reading` (minutes, by its author), `summary` (one line for the README) and `seconds` (measured by --run). What a
+class can skip lies in notebooks/deeper/, named after its chapter.
 """
 
 from __future__ import annotations
@@ -208,6 +209,11 @@ def readme() -> str:
     return _between("map", "\n".join(rows), (ROOT / "README.md").read_text(encoding="utf-8"))
 
 
+def written_pages() -> dict[str, str]:
+    """The READMEs with their maps."""
+    return {"README.md": readme(), "README.ko.md": korean_readme()}
+
+
 def write(path: Path, text: str) -> bool:
     """Write `text` if it is news; says whether it was."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
@@ -248,13 +254,10 @@ def main() -> int:
             stale += [path.name] if path.read_text(encoding="utf-8") != text else []
         else:
             write(path, text)
-    for name, text in (("README.md", readme), ("README.ko.md", korean_readme)):
-        if not (ROOT / name).exists():
-            continue
-        if options.check:
-            stale += [name] if (ROOT / name).read_text(encoding="utf-8") != text() else []
-        else:
-            write(ROOT / name, text())
+    for name, text in written_pages().items():
+        stale += [name] if (ROOT / name).read_text(encoding="utf-8") != text else []
+        if not options.check:
+            write(ROOT / name, text)
     if options.check and stale:
         print("out of date, run python notebooks/build.py:", ", ".join(stale))
     return 1 if options.check and stale else 0

@@ -18,12 +18,17 @@ PLACES = [path.relative_to(build.HERE).as_posix() for path in PATHS]
 README = (ROOT / "README.ko.md").read_text(encoding="utf-8")
 SUMMARIES = build.korean()
 SENTENCES = [sentence for _, sentences in SUMMARIES.values() for sentence in sentences]
-PROSE = "\n".join([README, *SENTENCES, *(headline for headline, _ in SUMMARIES.values())])
 GLOSSARY = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in README.partition("## 용어")[2].splitlines()
     if line.startswith("| ")
 ][1:]
+PROSE = "\n".join([
+    README.partition("## 용어")[0],
+    *(f"{korean}: {meaning}" for _, korean, meaning in GLOSSARY),
+    *(headline for headline, _ in SUMMARIES.values()),
+    *SENTENCES,
+])  # fmt: skip
 
 #: The glossary's term -> other ways in which people write it.
 OTHERWISE = {
