@@ -34,6 +34,7 @@ PROSE = "\n".join([
 OTHERWISE = {
     "가이드 역전파": r"유도 역전파|guided",
     "가중치": r"웨이트",
+    "과적합": r"과대 ?적합|오버피팅",
     "기울기": r"그래디언트|경사도",
     "대조군": r"컨트롤|통제군",
     "등변성": r"등변환성|공변성",
@@ -73,14 +74,19 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_every_notebook_ends_with_five_sentences(place):
+@pytest.mark.parametrize("place", SUMMARIES)
+def test_a_summary_has_five_sentences(place):
     headline, sentences = SUMMARIES[place]
     assert re.fullmatch(r"\*\*[^*]+\*\*: .+", headline)
     assert len(sentences) == 5
     for sentence in sentences:
         assert sentence.endswith("니다.") and sentence.count("다.") == 1, sentence
         assert len(sentence) <= 110, f"{len(sentence)} characters: {sentence}"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_notebook_ends_with_its_summary(place):
+    _, sentences = SUMMARIES[place]
     last = nbformat.read(build.HERE / place, 4).cells[-1]
     assert last.source.startswith("### 한국어 요약\n\n" + " ".join(sentences))
 
