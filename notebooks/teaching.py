@@ -58,6 +58,6 @@ def table(paths: list[Path]) -> str:
 
 def page(paths: list[Path]) -> str:
     """The teacher's page with its table of exercises."""
-    text = (ROOT / "TEACHING.md").read_text()
+    text = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
     new = f"<!-- exercises -->\n{table(paths)}\n<!-- end of exercises -->"
     return re.sub(r"<!-- exercises -->.*?<!-- end of exercises -->", lambda _: new, text, flags=re.DOTALL)

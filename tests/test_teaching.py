@@ -14,7 +14,7 @@ import teaching  # noqa: E402
 
 from zflib import check  # noqa: E402
 
-TEXT = (ROOT / "TEACHING.md").read_text()
+TEXT = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
 LINK_OR_HEADING = re.compile(r"\[[^\]]+\]\((notebooks/[^)]+)\)|“([^”]+)”")
 PLANS = {"90 minutes": 90, "Half a day: 240 minutes": 240}
 
@@ -119,7 +119,7 @@ def test_a_semester_has_ninety_minutes_a_week_and_enough_for_each_notebook():
 
 
 def test_the_page_is_the_first_link_of_the_readme():
-    assert re.search(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())[1] == "TEACHING.md"
+    assert re.search(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))[1] == "TEACHING.md"
 
 
 def test_every_exercise_that_a_notebook_checks_has_a_row_with_its_minutes_and_mistakes():
