@@ -38,6 +38,7 @@ from .pixels import (
     upscale,
 )  # fmt: skip
 from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
+from .words import describe
 
 __all__ = [
     "DIVERGING",
@@ -53,6 +54,7 @@ __all__ = [
     "caption",
     "channel_label",
     "crop_box",
+    "describe",
     "difference_png",
     "drop",
     "drop_pixels",

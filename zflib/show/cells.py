@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from .figures import short
 from .pixels import DIVERGING, ORANGE, as_array, image_pixels
+from .words import in_rows, short
 
 WRITTEN = 26  # cells in a row of the figure: with more of them, no numbers are written
 WIDE, TALL = 12.5, 7.0  # inches at most: a page at 80 dots per inch
@@ -47,7 +47,17 @@ def matrices(values: Sequence, ax: Axes | None = None, *, titles: Sequence[str] 
             ax.text(left - gap / 2, height / 2, signs[i], ha="center", va="center", fontsize=18)
     ax.set(xlim=(-0.1, width + 0.1), ylim=(height + 0.1, -0.9), aspect="equal")
     ax.set_axis_off()
+    ax.set_label(_in_words(arrays, titles, signs))
     return ax
+
+
+def _in_words(arrays: Sequence[np.ndarray], titles: Sequence[str], signs: Sequence[str]) -> str:
+    """ "image: rows 1 0; 0 1, ∗, filter: rows 1; 2": what `describe` says of matrices."""
+    words = []
+    for i, array in enumerate(arrays):
+        words.append(": ".join([*titles[i : i + 1], in_rows(array)]))
+        words += signs[i : i + 1] if i + 1 < len(arrays) else []
+    return ", ".join(words)
 
 
 def _text_size(arrays: Sequence[np.ndarray], inches: float) -> float:
