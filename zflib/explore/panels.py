@@ -21,6 +21,7 @@ except ImportError:
     Event = None
 
 CURSOR = "<style>.zf-pointer { cursor: crosshair; touch-action: none }</style>"
+ALERT = "color:#b00020;background:#ffffff;margin:0"  # read in light themes and in dark ones
 FRAMES = 12  # at most, of an animation that is stored
 
 
@@ -89,7 +90,7 @@ class Panel(widgets.VBox):
             action()
         except Exception as error:
             message = html.escape(f"{type(error).__name__}: {error}")
-            self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
+            self.status.value = f'<p role="alert" style="{ALERT}">{message}</p>'
         else:
             self.status.value = ""
 

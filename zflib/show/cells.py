@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from .inks import black_or_white
 from .pixels import DIVERGING, ORANGE, as_array, image_pixels
 from .words import in_rows, short
 
@@ -81,7 +82,7 @@ def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colou
     full = full or float(np.abs(array.astype(float)).max()) or 1.0
     low = -full if colours == DIVERGING else 0
     place = (left, left + width, top + height, top)
-    ax.imshow(array, cmap=colours, vmin=low, vmax=full, extent=place, interpolation="nearest")
+    drawn = ax.imshow(array, cmap=colours, vmin=low, vmax=full, extent=place, interpolation="nearest")
     lines = {"color": "white" if size else "0.8", "lw": 1.2 if size else 0.2}
     ax.hlines(np.arange(top, top + height + 1), left, left + width, **lines)
     ax.vlines(np.arange(left, left + width + 1), top, top + height, **lines)
@@ -90,7 +91,7 @@ def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colou
     for (row, column), value in np.ndenumerate(array):
         if value == blank:
             continue
-        ink = "white" if abs(value) > 0.65 * full else "black"
+        ink = black_or_white(drawn.to_rgba(value))
         place = (left + column + 0.5, top + row + 0.52)
         ax.text(*place, short(value), ha="center", va="center", fontsize=size, color=ink)
 

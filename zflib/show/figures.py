@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
+from .inks import CURVES, black_or_white
 from .pixels import DIVERGING, ORANGE, as_array, fit, image_pixels, mosaic, signed_pixels, upscale
 from .words import in_rows, short, with_words
 
@@ -29,7 +30,7 @@ def style() -> None:
     plt.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 80, "figure.constrained_layout.use": True, "font.size": 11,
         "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "image.interpolation": "nearest",
-        "figure.facecolor": "white",
+        "figure.facecolor": "white", "axes.prop_cycle": plt.cycler(color=CURVES),
     })  # fmt: skip
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None:  # in a notebook
@@ -139,11 +140,11 @@ def numbers(
     array = as_array(values)
     ax = _axes(ax)
     full = full or float(np.abs(array).max()) or 1.0
-    ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)
+    drawn = ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)
     texts = [short(value) for value in array.flat]
     font_size = _fitting(ax, texts, array.shape[1])
     for ((row, column), value), text in zip(np.ndenumerate(array), texts):
-        ink = "white" if abs(value) > 0.65 * full else "black"
+        ink = black_or_white(drawn.to_rgba(value))
         ax.text(column, row, text, ha="center", va="center", fontsize=font_size, color=ink)
     ax.set_xticks(np.arange(array.shape[1] + 1) - 0.5, labels=[])
     ax.set_yticks(np.arange(array.shape[0] + 1) - 0.5, labels=[])
