@@ -16,7 +16,7 @@ from .. import _files
 from ..models import Geometry, ZFNet
 from ..models.zfnet import ALEXNET56, ZFNET56
 from ..record.hooks import unchanged
-from ..show import Axes
+from ..show import Axes, black_or_white, ink
 from ..train.filters import fold
 from ..train.recipes import RECIPES, Recipe
 from ..train.run import train
@@ -219,7 +219,7 @@ def draw_costs(ax: Axes, geometry: Geometry) -> Axes:
             ax.barh(-row, share, left=start, height=0.62, color=colour, edgecolor="white", lw=2)
             if share > 0.035:
                 ax.text(start + share / 2, -row, f"{name}\n{share:.0%}", ha="center", va="center", fontsize=13,
-                        color="white" if colour == CONV else "black")  # fmt: skip
+                        color=black_or_white(colour))  # fmt: skip
         ax.text(0, 0.42 - row, f"{values.sum() / 1e6:,.0f} {unit} {words}", fontsize=14, weight="bold")
     ax.set(xlim=(0, 1), ylim=(-1.4, 0.7))
     ax.set_axis_off()
@@ -235,8 +235,8 @@ def draw_networks(ax: Axes, names: Sequence[str]) -> Axes:
             box = {"color": "none", "edgecolor": "#999999", "ls": ":", "lw": 1.5}
             if width:
                 box = {"color": FULLY if layer.startswith("fc") else CONV}
-                ink = "black" if layer.startswith("fc") else "white"
-                ax.text(column + 0.43, -row, width, ha="center", va="center", fontsize=11, color=ink)
+                text = black_or_white(box["color"])
+                ax.text(column + 0.43, -row, width, ha="center", va="center", fontsize=11, color=text)
             ax.bar(column + 0.43, tall, 0.86, bottom=-row - tall / 2, **box)
         ax.text(-0.2, -row, name, ha="right", va="center", fontsize=13)
     for column, layer in enumerate(LAYERS):
@@ -262,7 +262,7 @@ def draw_changes(ax: Axes, ours: dict[str, list[float]], *, paper: int | None = 
         if paper is not None and name != "full":
             change = variant.paper[paper] - variant.base[paper]
             ax.plot(change, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
-            ax.text(change, -0.42 - row, f"paper {change:+.1f}", ha="center", fontsize=11, color=PAPER)
+            ax.text(change, -0.42 - row, f"paper {change:+.1f}", ha="center", fontsize=11, color=ink(PAPER))
     ax.set(ylim=(0.5 - len(ours), 1.0), yticks=[], xlabel="change of the error, in points")
     ax.spines["left"].set_visible(False)
     return ax
@@ -290,7 +290,7 @@ def draw_gap(ax: Axes, card: dict) -> Axes:
         ax.plot(gaps, [-row] * len(gaps), "o", ms=9, color=CONV, alpha=0.75, markeredgecolor="white")
         paper = variant.paper[1] - variant.paper[0]
         ax.plot(paper, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
-    ax.text(paper + 0.7, -row, "the paper", color=PAPER, va="center", fontsize=12)
+    ax.text(paper + 0.7, -row, "the paper", color=ink(PAPER), va="center", fontsize=12)
     ax.text(max(gaps, default=0) + 0.7, -row, "ours", color=CONV, va="center", fontsize=12)
     ax.set_yticks(range(0, -len(VARIANTS), -1), list(VARIANTS), fontsize=12)
     ax.set_xlabel("validation error less training error, in points")
@@ -303,7 +303,7 @@ def draw_curves(ax: Axes, card: dict, names: Sequence[str] = ("full", "without c
         for row in (row for row in card["rows"] if row["variant"] == name):
             errors = [100 - line["top1"] for line in row["curve"]]
             ax.plot(range(1, len(errors) + 1), errors, style, color=colour, lw=2)
-        ax.text(1.05, 100 - row["curve"][0]["top1"], name, color=colour, fontsize=13, va="bottom")
+        ax.text(1.05, 100 - row["curve"][0]["top1"], name, color=ink(colour), fontsize=13, va="bottom")
     ax.set(xlabel="passes over the training images", ylabel="top-1 error in per cent", xticks=range(1, len(errors) + 1))
     return ax
 
