@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .. import show
-from ..deconv import Deconvnet, receptive_field, rectify, strongest, unpool
+from ..deconv import Deconvnet, receptive_field, rectify, strongest
 from ..deconv.rules import walk
 from ..models.response_norm import ResponseNorm
 from ..record import steps
@@ -26,10 +27,8 @@ class Exhibit:
     `picture(channel)` does both. `activations` are the layer's.
     """
 
-    rule, overlap, rules = "deconvnet", "sum", {}
-
     def __init__(self, net: nn.Module, image: torch.Tensor, layer: str):
-        self._deconvnet = Deconvnet(net, rule=self.rule, overlap=self.overlap, rules=self.rules)
+        self._deconvnet = self._built(net)
         self._tape = self._deconvnet.record(image, layer)
         self.activations = self._tape.activations
 
@@ -48,6 +47,9 @@ class Exhibit:
         """(1,3,H,W): the channel's strongest activation, projected down."""
         return self.down(self.seed(channel))
 
+    def _built(self, net: nn.Module) -> Deconvnet:
+        return Deconvnet(net)
+
     def _below(self, step: steps.Step, signal: torch.Tensor) -> list[torch.Tensor]:
         return self._deconvnet.rules.down(step, signal, slice(None))
 
@@ -65,7 +67,8 @@ class _NoReLU(Exhibit):
 
 
 class _Guided(Exhibit):
-    rule = "guided"
+    def _built(self, net):
+        return Deconvnet(net, rule="guided")
 
 
 class _NoSwitches(Exhibit):
@@ -89,12 +92,19 @@ class _WholeChannel(Exhibit):
         return kept
 
 
+def _derivative(signal: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """What autograd makes of the signal at a response normalisation with the paper's constants."""
+    return torch.func.vjp(ResponseNorm(), before)[1](signal)[0]
+
+
 class _Differentiated(Exhibit):
-    rules = {ResponseNorm: lambda signal, before, after: torch.func.vjp(ResponseNorm(), before)[1](signal)[0]}
+    def _built(self, net):
+        return Deconvnet(net, rules={ResponseNorm: _derivative})
 
 
 class _Overwritten(Exhibit):
-    overlap = "last"
+    def _built(self, net):
+        return Deconvnet(net, overlap="last")
 
 
 def _corners(step: steps.Pool) -> torch.Tensor:
@@ -214,6 +224,13 @@ def agree(left, right, *, tolerance: float = 1e-3) -> bool:
 POOL = nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True))
 
 
+def open_inside(maps: torch.Tensor, *, border: int = 3) -> tuple[int, int, int]:
+    """Channel, row and column of the largest of (1,C,h,w) activations that is at least `border` from the border."""
+    inner = maps[0, :, border:-border, border:-border]
+    channel, row, column = (int(index) for index in torch.unravel_index(inner.argmax(), inner.shape))
+    return channel, row + border, column + border
+
+
 def own_tests(net: nn.Module, image: torch.Tensor, *, seed: int = 0) -> dict[str, Callable[[Callable], Sides]]:
     """Column -> test(attach), of a network whose first block is conv1, relu1, pool1, norm1; attach(net, image, layer).
 
@@ -222,8 +239,9 @@ def own_tests(net: nn.Module, image: torch.Tensor, *, seed: int = 0) -> dict[str
     generator = torch.Generator().manual_seed(seed)
     maps = net.relu1(net.conv1(image))
     pooled, switches = F.max_pool2d(maps, 3, 2, ceil_mode=True, return_indices=True)
-    x, y_maps, y = (torch.rand(like.shape, generator=generator) for like in (image, maps, pooled))
-    y_pool = torch.rand(POOL(image).shape, generator=generator)
+    x = torch.randn(image.shape, generator=generator)
+    y_maps, y, y_pool = (torch.rand(like.shape, generator=generator) for like in (maps, pooled, POOL(image)))
+    place = open_inside(maps)
 
     def field(attach):
         deconvnet = attach(net, image, "conv2")
@@ -235,10 +253,93 @@ def own_tests(net: nn.Module, image: torch.Tensor, *, seed: int = 0) -> dict[str
         "zero": lambda attach: zero(attach(net, image, "conv5")),
         "homogeneous": lambda attach: homogeneous(hung := attach(net, image, "conv5"), hung.activations),
         "field": field,
-        "stamp": lambda attach: stamp(attach(net, image, "conv1"), net.conv1, 7, 12, 9),
+        "stamp": lambda attach: stamp(attach(net, image, "conv1"), net.conv1, *place),
         "adjoint conv1": lambda attach: adjoint(attach(net, image, "conv1"), net.conv1, None, y_maps, x),
         "adjoint pool1": lambda attach: adjoint(attach(net, image, "pool1"), net.conv1, switches, y, x),
         "adjoint norm1": lambda attach: adjoint(attach(net, image, "norm1"), net.conv1, switches, y, x),
         "yours": lambda attach: negative(attach(net, image, "conv1"), y_maps),
         "total": lambda attach: total(attach(POOL, image, "0"), y_pool),
     }
+
+
+# --- how alike the pictures are, and the score sheet ------------------------------------------------------------------
+
+
+def alike(pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(n,n) cosines of n pictures with each other: 1 if two are equal up to contrast, whatever their strength."""
+    flat = F.normalize(torch.stack([picture.flatten() for picture in pictures]), dim=1)
+    return flat @ flat.T
+
+
+def likeness_sheet(cosines: torch.Tensor) -> show.Axes:
+    """Axes of the (9,9) cosines between the exhibits, by their letters."""
+    (ax,) = show.axes_at([(0.06, 0.02, 0.93, 0.92)], size=(8.5, 6.2))
+    show.numbers(cosines, ax, full=1.0)
+    ax.set_aspect("auto")
+    for place, letter in enumerate(LETTERS):
+        ax.text(place, -0.6, letter, ha="center", va="bottom", fontsize=14)
+        ax.text(-0.7, place, letter, ha="right", va="center", fontsize=14)
+    return ax
+
+
+@dataclass(frozen=True)
+class ScoreSheet:
+    """column -> whether each of the exhibits A to I passed; `museums`: the columns of the museum's own tests."""
+
+    passed: Mapping[str, Sequence[bool]]
+    museums: Sequence[str] = ()
+
+    def row(self, letter: str) -> tuple[bool, ...]:
+        """What one exhibit passed, column by column."""
+        return tuple(column[LETTERS.index(letter)] for column in self.passed.values())
+
+    def not_told_apart(self) -> list[str]:
+        """Letters of exhibits with the same row, like ["AB", "CDE"]; [] if every row differs."""
+        groups: dict[tuple, str] = {}
+        for letter in LETTERS:
+            groups[self.row(letter)] = groups.get(self.row(letter), "") + letter
+        return [letters for letters in groups.values() if len(letters) > 1]
+
+    def draw(self) -> show.Axes:
+        """Axes of the sheet: a row for every exhibit, a column for every test."""
+        wide, tall = len(self.passed), len(LETTERS)
+        (ax,) = show.axes_at([(0.03, 0.02, 0.96, 0.96)], size=(1.2 + 1.25 * wide, 5.6))
+        for place, (column, passed) in enumerate(self.passed.items()):
+            grey = column in self.museums
+            title = column.replace(" ", "\n") + ("\n(ours)" if grey else "")
+            ax.text(place, -0.7, title, ha="center", va="bottom", fontsize=13, color="#666666" if grey else "black")
+            for row, well in enumerate(passed):
+                _mark(ax, place, row, well)
+        for row, letter in enumerate(LETTERS):
+            ax.text(-0.75, row, letter, ha="center", va="center", fontsize=16)
+        ax.set(xlim=(-1, wide - 0.45), ylim=(tall - 0.45, -2.4))
+        ax.set_axis_off()
+        return ax
+
+
+PASSES, FAILS = "#d9e8f5", "#c2410c"
+
+
+def _mark(ax: show.Axes, column: int, row: int, passed: bool) -> None:
+    """A pale square with a tick, or a dark one with a cross."""
+    ax.fill_between([column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=PASSES if passed else FAILS, lw=0)
+    mark, ink = ("✓", "#1e3a5f") if passed else ("✗", "white")
+    ax.text(column, row, mark, ha="center", va="center", fontsize=15, color=ink)
+
+
+def score(tests: Mapping[str, Callable[[str], Sides | None]], net: nn.Module, image: torch.Tensor) -> ScoreSheet:
+    """Each test(letter) of each exhibit; it passes if both sides agree.
+
+    A test that gives None or ... is not written yet: the museum's own of this name takes its place, see `own_tests`.
+    ValueError if there is none.
+    """
+    own, passed, museums = own_tests(net, image), {}, []
+    for column, test in tests.items():
+        sides = [test(letter) for letter in LETTERS]
+        if any(pair is None or pair is ... for pair in sides):
+            if column not in own:
+                raise ValueError(f"tests: {column!r} gives {sides[0]}, and the museum has no test of this name")
+            museums.append(column)
+            sides = [own[column](partial(attach, letter)) for letter in LETTERS]
+        passed[column] = [agree(*pair) for pair in sides]
+    return ScoreSheet(passed, museums)
