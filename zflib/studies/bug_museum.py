@@ -250,8 +250,8 @@ def own_tests(net: nn.Module, image: torch.Tensor, *, seed: int = 0) -> dict[str
         return nothing_outside(deconvnet.picture(channel), receptive_field(net, "conv2", position))
 
     return {
-        "zero": lambda attach: zero(attach(net, image, "conv5")),
-        "homogeneous": lambda attach: homogeneous(hung := attach(net, image, "conv5"), hung.activations),
+        "zero": lambda attach: zero(attach(net, image, "conv3")),
+        "homogeneous": lambda attach: homogeneous(hung := attach(net, image, "conv3"), hung.activations),
         "field": field,
         "stamp": lambda attach: stamp(attach(net, image, "conv1"), net.conv1, *place),
         "adjoint conv1": lambda attach: adjoint(attach(net, image, "conv1"), net.conv1, None, y_maps, x),
@@ -306,7 +306,7 @@ class ScoreSheet:
         (ax,) = show.axes_at([(0.03, 0.02, 0.96, 0.96)], size=(1.2 + 1.25 * wide, 5.6))
         for place, (column, passed) in enumerate(self.passed.items()):
             grey = column in self.museums
-            title = column.replace(" ", "\n") + ("\n(ours)" if grey else "")
+            title = column.replace(" ", "\n") + ("\n(museum's)" if grey else "")
             ax.text(place, -0.7, title, ha="center", va="bottom", fontsize=13, color="#666666" if grey else "black")
             for row, well in enumerate(passed):
                 _mark(ax, place, row, well)
