@@ -113,7 +113,7 @@ def test_a_guess_for_one_exhibit_tells_nothing():
     assert said == {"hang every label once; the labels are counted when all nine hang"}
 
 
-@pytest.mark.parametrize("names", [None, 3, ["guided"] * 9, {"A": "guided"}, dict.fromkeys(LETTERS, [])], ids=range(5))
+@pytest.mark.parametrize("names", [None, 3, ["guided"] * 9, {"A": "guided"}], ids=range(4))
 def test_what_are_no_labels_is_told(names):
     assert check.labels(names).state == check.WRONG
 
