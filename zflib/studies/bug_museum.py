@@ -307,7 +307,7 @@ class ScoreSheet:
         for place, (column, passed) in enumerate(self.passed.items()):
             grey = column in self.museums
             title = column.replace(" ", "\n") + ("\n(museum's)" if grey else "")
-            ax.text(place, -0.7, title, ha="center", va="bottom", fontsize=13, color="#666666" if grey else "black")
+            ax.text(place, -0.7, title, ha="center", va="bottom", fontsize=12, color="#666666" if grey else "black")
             for row, well in enumerate(passed):
                 _mark(ax, place, row, well)
         for row, letter in enumerate(LETTERS):

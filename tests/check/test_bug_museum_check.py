@@ -1,5 +1,8 @@
 """The exercises of the bug museum: sides by hand, what a learner may hand in, and labels that are counted."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
 import torch
 from torch.nn import functional as F
@@ -127,3 +130,30 @@ def test_no_verdict_names_an_exhibits_bug():
     names = set(EXHIBITS) - {"the real one"}
     for exercise in (bug_museum.stamp_test, bug_museum.adjoint_test):
         assert not any(name in sentence for sentence in exercise.mistakes for name in names)
+
+
+# --- the notebook, solved ---------------------------------------------------------------------------------------------
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "deeper" / "bug_museum.ipynb"
+SOLVED = {
+    "my_stamp": check.stamp_test.source,
+    "my_adjoint": check.adjoint_test.source,
+    "my_property": lambda deconvnet, y: (deconvnet.down(-y), torch.zeros(1)),
+}
+
+
+@pytest.mark.nightly
+def test_with_every_exercise_solved_the_sheet_is_the_museums():
+    """The notebook's cells as they stand, but for the three answers."""
+    names, said = {}, []
+    for cell in nbformat.read(NOTEBOOK, 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, cell.id, "exec"), names)
+            names |= {name: answer for name, answer in SOLVED.items() if name in names}
+            said += [names["sheet"]] if "bug_museum.score(" in cell.source else []
+    museums = names["bug_museum"].score(
+        dict.fromkeys(said[1].passed, lambda letter: None), names["net"], names["coffee"]
+    )
+    assert len(said) == 2 and said[0].museums == said[1].museums == []
+    assert said[1].passed == museums.passed and len(museums.museums) == 9
+    assert [len(sheet.not_told_apart()) for sheet in said] == [2, 0]
