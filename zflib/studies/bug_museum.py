@@ -110,7 +110,8 @@ class _Overwritten(Exhibit):
 def _corners(step: steps.Pool) -> torch.Tensor:
     """(N,C,h,w): the flat position of each window's upper left corner, for pools without padding."""
     (down, across), (height, width) = step.stride, step.switches.shape[-2:]
-    rows, columns = torch.arange(height) * down, torch.arange(width) * across
+    rows = torch.arange(height, device=step.switches.device) * down
+    columns = torch.arange(width, device=step.switches.device) * across
     return (rows[:, None] * step.size[1] + columns).expand_as(step.switches)
 
 
