@@ -114,6 +114,7 @@ def test_a_guess_for_one_exhibit_tells_nothing():
     assert check.labels(empty).state == check.NOT_ATTEMPTED
     said = {check.labels(empty | {"A": label}).message for label in EXHIBITS}
     said |= {check.labels(dict.fromkeys(LETTERS, label)).message for label in EXHIBITS}
+    said |= {check.labels(_HUNG | {letter: ...}).message for letter in LETTERS}
     assert said == {"hang every label once; the labels are counted when all nine hang"}
 
 
