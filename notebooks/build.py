@@ -75,9 +75,15 @@ def chapters() -> list[Path]:
     return sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
 
 
+def number(path: Path) -> str:
+    """Of the chapter that the notebook is, or belongs to: "04"."""
+    return "04" if path.stem == "bug_museum" else path.name[:2]
+
+
 def paths() -> list[Path]:
     """All notebooks: the chapters, then what goes deeper."""
-    return chapters() + sorted(HERE.glob("deeper/[0-9][0-9]_*.ipynb"))
+    deeper = [*HERE.glob("deeper/[0-9][0-9]_*.ipynb"), *HERE.glob("deeper/bug_museum.ipynb")]
+    return chapters() + sorted(deeper, key=lambda path: (number(path), path.name))
 
 
 def title(path: Path) -> str:
@@ -89,7 +95,7 @@ def links(path: Path) -> str:
     """Previous, contents and next; of a notebook in deeper/ the way back to its chapter."""
     files = chapters()
     if path not in files:
-        chapter = next(file for file in files if file.name[:2] == path.name[:2])
+        chapter = next(file for file in files if number(file) == number(path))
         return f"[back to {title(chapter)}](../{chapter.name}) · [contents](../../README.md#the-notebooks)"
     place = files.index(path)
     before, after = files[max(place - 1, 0) : place], files[place + 1 : place + 2]
@@ -260,7 +266,7 @@ def main() -> int:
     stale = []
     for path in paths():
         notebook = nbformat.read(path, 4)
-        if options.run is not None and (not options.run or path.name[:2] in options.run):
+        if options.run is not None and (not options.run or number(path) in options.run):
             notebook = run(path, tidy(path, notebook))
             print(f"{path.name}: {notebook.metadata['zflib']['seconds']} s", flush=True)
         text = nbformat.writes(tidy(path, notebook), version=4) + "\n"
