@@ -1,8 +1,8 @@
 """The course as a website without a server: a page for each notebook, opened from disk or put on any web server.
 
 `write_site` renders the stored notebooks with nbconvert; nothing is run. Beside each page lie its pictures, as they are
-stored. The pages load nothing from elsewhere: formulas become MathML, and the search has its index in a file of its own.
-What the pages look like stands in site_files/.
+stored. The pages load nothing from elsewhere: formulas become MathML, and the search has its index in a script. What
+the pages look like stands in site_files/.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ def write_site(out: Path, notebooks: list[Path], root: Path, repository: str = "
     start.place = "index.html"
     places = {page.source: page.place for page in [start, *pages]}
     files: dict[str, bytes] = {}
+    exporter = _Exporter()
     for page in [start, *pages]:
-        _render(page, files, places, root, repository)
+        _render(page, exporter, files, places, root, repository)
     chapters = [page for page in pages if "/" not in page.place and page.about]
     deeper = [page for page in pages if "/" in page.place]
     for page in pages:
@@ -122,6 +123,17 @@ class _Renderer(IPythonRenderer):
 
 
 class _Exporter(HTMLExporter):
+    """nbconvert's "basic" template, without prompts; pictures are handed over as files."""
+
+    def __init__(self):
+        config = Config({"ExtractOutputPreprocessor": {"enabled": True}})
+        super().__init__(template_name="basic", config=config, exclude_input_prompt=True, exclude_output_prompt=True)
+
+    def default_filters(self):
+        yield from super().default_filters()
+        yield "markdown2html", self.markdown2html
+        yield "clean_html", lambda code: code  # highlighted code is escaped already; cleaning takes a fifth of the time
+
     @jinja2.pass_context
     def markdown2html(self, context, source: str) -> str:
         return MarkdownWithMath(renderer=_Renderer(escape=False, exclude_anchor_links=True)).render(source)
@@ -137,7 +149,9 @@ def _formula(tex: str, display: str) -> str:
         found = next((unicodedata.lookup(name) for name in names if _is_character(name)), match[2])
         return f'<mi mathvariant="normal">{found}</mi>'
 
-    return re.sub(r'<mi mathvariant="(script|sans-serif)">([A-Za-z])</mi>', letter, mathml(tex.strip(), display=display))
+    return re.sub(
+        r'<mi mathvariant="(script|sans-serif)">([A-Za-z])</mi>', letter, mathml(tex.strip(), display=display)
+    )
 
 
 def _is_character(name: str) -> bool:
@@ -147,11 +161,9 @@ def _is_character(name: str) -> bool:
         return False
 
 
-def _render(page: Page, files: dict[str, bytes], places: dict[Path, str], root: Path, repository: str) -> None:
+def _render(page: Page, exporter, files: dict[str, bytes], places: dict[Path, str], root: Path, repository: str):
     """Fill in the page's body, headings and blocks; put its pictures into `files`."""
     notebook, panels = _prepared(page)
-    config = Config({"ExtractOutputPreprocessor": {"enabled": True}})
-    exporter = _Exporter(template_name="basic", config=config, exclude_input_prompt=True, exclude_output_prompt=True)
     resources = {"unique_key": page.source.stem, "output_files_dir": "pictures"}
     html, resources = exporter.from_notebook_node(notebook, resources)
     soup = BeautifulSoup(html, "html.parser")
@@ -161,7 +173,7 @@ def _render(page: Page, files: dict[str, bytes], places: dict[Path, str], root: 
     _mark_headings(soup, page)
     _mark_blocks(soup, page)
     _turn_links(soup, page, places, root, repository)
-    for table in soup.select("table"):
+    for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
     page.body = str(soup)
 
@@ -170,7 +182,8 @@ def _prepared(page: Page) -> tuple[nbformat.NotebookNode, set[str]]:
     """A copy without generated links, and the names of the pictures that stand for a panel of controls."""
     notebook, panels, heading = copy.deepcopy(page.notebook), set(), page.title
     if page.place == "index.html":
-        notebook.cells[0].source = notebook.cells[0].source.split("\n## ")[0]
+        first = notebook.cells[0].source.split("\n## ")[0]
+        notebook.cells[0].source = re.sub(r"^\[.*\n+", "", first, flags=re.MULTILINE)  # links that stand in the bar
     notebook.cells = [cell for cell in notebook.cells if "zf-bottom" not in cell.metadata.get("tags", [])]
     for number, cell in enumerate(notebook.cells):
         if "zf-top" in cell.metadata.get("tags", []):
@@ -201,7 +214,7 @@ def _give_alt(output, heading: str) -> None:
 
 def _take_pictures(soup: BeautifulSoup, page: Page, outputs: dict[str, bytes], files: dict[str, bytes]) -> None:
     """Put every picture of the page into a file in the folder pictures beside it."""
-    for number, image in enumerate(soup.select("img")):
+    for number, image in enumerate(soup.find_all("img")):
         source = unquote(image["src"])
         if source.startswith("data:image/"):
             kind, content = re.fullmatch(r"data:image/(\w+);base64,(.*)", source, re.DOTALL).groups()
@@ -215,7 +228,7 @@ def _take_pictures(soup: BeautifulSoup, page: Page, outputs: dict[str, bytes], f
             name, content = Path(source).name, (page.source.parent / source).read_bytes()
         place = (Path(page.place).parent / "pictures" / name).as_posix()
         files[place], image["src"] = content, page.to(place)
-        page.hero = page.hero or place
+        page.hero = page.hero or (place if source in outputs else "")  # an exercise's target is none
         image["loading"] = "lazy"
         _measure(image, content)
 
@@ -229,7 +242,7 @@ def _measure(image: Tag, content: bytes) -> None:
 
 def _frame(soup: BeautifulSoup, page: Page, panels: set[str], files: dict[str, bytes]) -> None:
     """Pictures become figures that open at full size; those of panels say what they are, those that move can rest."""
-    for image in soup.select("img"):
+    for image in soup.find_all("img"):
         place = (Path(page.place).parent / unquote(image["src"])).as_posix()
         figure = image.wrap(soup.new_tag("a", href=image["src"])).wrap(soup.new_tag("figure"))
         moves = _frames(files[place]) > 1
@@ -273,17 +286,17 @@ def _thumbnail(content: bytes) -> bytes:
 
 def _fold_setup(soup: BeautifulSoup) -> None:
     """The setup cell, folded as in JupyterLab."""
-    for cell in soup.select(".celltag_zf-setup"):
+    for cell in soup.find_all("div", class_="celltag_zf-setup"):
         details = cell.wrap(soup.new_tag("details", attrs={"class": "setup"}))
         summary = soup.new_tag("summary")
-        summary.string = "Setup: the first cell to run in the notebook"
+        summary.string = "Setup"
         details.insert(0, summary)
 
 
 def _mark_headings(soup: BeautifulSoup, page: Page) -> None:
-    """An id for each heading, as JupyterLab (of Markdown pages: GitHub) makes it; the second of a name gets a number."""
+    """An id for each heading, as JupyterLab (in Markdown pages: GitHub) makes it; a second one gets a number."""
     seen: dict[str, int] = {}
-    for heading in soup.select("h1, h2, h3, h4"):
+    for heading in soup.find_all(["h1", "h2", "h3", "h4"]):
         words = heading.get_text().strip()
         name = words.replace(" ", "-")
         if page.source.suffix == ".md":
@@ -297,7 +310,8 @@ def _mark_headings(soup: BeautifulSoup, page: Page) -> None:
 def _mark_blocks(soup: BeautifulSoup, page: Page) -> None:
     """What the search finds: headings, paragraphs, items and rows, each with an id to go to."""
     heading = ""
-    for number, block in enumerate(soup.select(", ".join(f".text_cell {name}" for name in SEARCHED))):
+    cells = soup.find_all("div", class_="text_cell")
+    for number, block in enumerate(block for cell in cells for block in cell.find_all(SEARCHED)):
         words = " ".join(block.get_text(" " if block.name == "tr" else "").split())
         if block.name[0] == "h":
             heading = words
@@ -308,7 +322,7 @@ def _mark_blocks(soup: BeautifulSoup, page: Page) -> None:
 
 def _turn_links(soup: BeautifulSoup, page: Page, places: dict[Path, str], root: Path, repository: str) -> None:
     """Links to notebooks and to the README go to their pages; to other files, to the repository or nowhere."""
-    for link in soup.select("a[href]"):
+    for link in soup.find_all("a", href=True):
         address, _, fragment = link["href"].partition("#")
         if not address or OUTSIDE.match(address) or link.find("img"):
             continue
