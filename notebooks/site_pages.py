@@ -101,7 +101,7 @@ def write_site(out: Path, notebooks: list[Path], root: Path, repository: str = "
 def _read(path: Path, root: Path) -> Page:
     """A notebook, or a page in Markdown as a notebook of one cell."""
     if path.suffix == ".md":
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text())])
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(), id="text")])
     else:
         notebook = nbformat.read(path, 4)
     place = path.relative_to(root).with_suffix(".html").as_posix()
