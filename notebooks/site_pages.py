@@ -245,6 +245,8 @@ def _frame(soup: BeautifulSoup, page: Page, panels: set[str], files: dict[str, b
     for image in soup.find_all("img"):
         place = (Path(page.place).parent / unquote(image["src"])).as_posix()
         figure = image.wrap(soup.new_tag("a", href=image["src"])).wrap(soup.new_tag("figure"))
+        if figure.parent.name == "p":  # which may not hold a figure
+            figure.parent.unwrap()
         moves = _frames(files[place]) > 1
         if moves:
             still = place.removesuffix(".png") + "-still.png"
