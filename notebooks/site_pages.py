@@ -81,21 +81,27 @@ def write_site(out: Path, notebooks: list[Path], root: Path, repository: str = "
     pages += [_read(path, root) for path in sorted(root.glob("*.md")) if path.name != "README.md"]
     start = _read(root / "README.md", root)
     start.place = "index.html"
+    files = _rendered(start, pages, root, repository)
+    for name in ("style.css", "site.js"):
+        files[name] = (FILES / name).read_bytes()
+    _write_all(out, files, known)
+    return len(pages) + 1
+
+
+def _rendered(start: Page, pages: list[Page], root: Path, repository: str) -> dict[str, bytes]:
+    """Everything that is made of the notebooks, by its place: pages, their pictures, and the search's index."""
     places = {page.source: page.place for page in [start, *pages]}
-    files: dict[str, bytes] = {}
-    exporter = _Exporter()
+    exporter, files = _Exporter(), {}
     for page in [start, *pages]:
         _render(page, exporter, files, places, root, repository)
     chapters = [page for page in pages if "/" not in page.place and page.about]
     deeper = [page for page in pages if "/" in page.place]
     for page in pages:
-        files[page.place] = _template("page.html.j2", page=page, **_around(page, chapters, deeper)).encode()
+        around = _around(page, chapters, deeper)
+        files[page.place] = _template("page.html.j2", page=page, repository=repository, **around).encode()
     files["index.html"] = _first_page(start, pages, chapters, deeper, files).encode()
     files["search_index.js"] = _search_index(pages).encode()
-    for name in ("style.css", "site.js"):
-        files[name] = (FILES / name).read_bytes()
-    _write_all(out, files, known)
-    return len(pages) + 1
+    return files
 
 
 def _read(path: Path, root: Path) -> Page:
