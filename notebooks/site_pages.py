@@ -107,7 +107,9 @@ def _rendered(start: Page, pages: list[Page], root: Path, repository: str) -> di
 def _read(path: Path, root: Path) -> Page:
     """A notebook, or a page in Markdown as a notebook of one cell."""
     if path.suffix == ".md":
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(), id="text")])
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"), id="text")]
+        )
     else:
         notebook = nbformat.read(path, 4)
     place = path.relative_to(root).with_suffix(".html").as_posix()
@@ -176,6 +178,8 @@ def _render(page: Page, exporter, files: dict[str, bytes], places: dict[Path, st
     _take_pictures(soup, page, resources.get("outputs") or {}, files)
     _frame(soup, page, panels, files)
     _fold_setup(soup)
+    for summary in soup.find_all("div", class_="celltag_zf-bottom"):
+        summary["lang"] = "ko"
     _mark_headings(soup, page)
     _mark_blocks(soup, page)
     _turn_links(soup, page, places, root, repository)
@@ -190,10 +194,11 @@ def _prepared(page: Page) -> tuple[nbformat.NotebookNode, set[str]]:
     if page.place == "index.html":
         first = notebook.cells[0].source.split("\n## ")[0]
         notebook.cells[0].source = re.sub(r"^\[.*\n+", "", first, flags=re.MULTILINE)  # links that stand in the bar
-    notebook.cells = [cell for cell in notebook.cells if "zf-bottom" not in cell.metadata.get("tags", [])]
     for number, cell in enumerate(notebook.cells):
         if "zf-top" in cell.metadata.get("tags", []):
             cell.source = cell.source.split("\n\n")[-1]  # how long it takes
+        if "zf-bottom" in cell.metadata.get("tags", []):
+            cell.source = cell.source.rpartition("\n\n")[0]  # the summary in Korean
         headings = re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         heading = headings[-1] if headings else heading
         for index, output in enumerate(cell.get("outputs", [])):
@@ -393,7 +398,7 @@ def _own_files(out: Path) -> set[str]:
         raise SystemExit(f"--site needs a folder, and {out} is a file: name an empty or a new folder")
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     found = {name for name in found if not any(part.startswith(".") for part in Path(name).parts)}
-    listed = set((out / LIST).read_text().splitlines()) if LIST in found else set()
+    listed = set((out / LIST).read_text(encoding="utf-8").splitlines()) if LIST in found else set()
     foreign = sorted(found - listed - {LIST}) if listed else sorted(found)
     if foreign:
         raise SystemExit(f"--site writes no other folder than its own, and {out} holds {foreign[0]}, which it did not "

@@ -35,7 +35,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def soups(site) -> dict[Path, BeautifulSoup]:
-    return {path: BeautifulSoup(path.read_text(), "html.parser") for path in site.rglob("*.html")}
+    return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.rglob("*.html")}
 
 
 def picture(shade: int) -> str:
@@ -149,6 +149,12 @@ def test_the_setup_cell_is_folded_and_hints_are_closed(soups, site):
     setup = soup.find("details", class_="setup")
     assert "import importlib.util" in setup.get_text() and not setup.has_attr("open")
     assert [d.summary.get_text() for d in soup.select("main details")] == ["Setup", *["Hint", "Solution"] * 2]
+
+
+def test_the_summary_in_korean_is_there_and_the_notebooks_own_links_are_not(soups, site):
+    soup = soups[site / "01_unpooling_with_switches.html"]
+    assert "한국어 요약" in soup.find(lang="ko").get_text()
+    assert "previous:" not in soup.main.get_text() and not soup.main.find("a", href="../README.md")
 
 
 def test_formulas_are_mathml(soups, site):
