@@ -245,6 +245,7 @@ def site(folder: Path) -> int:
 
     count = site_pages.write_site(folder, paths(), ROOT, REPOSITORY)
     print(f"{count} pages; open {folder / 'index.html'}")
+    return 0
 
 
 def slides(folder: Path) -> int:
