@@ -6,6 +6,7 @@
     python notebooks/build.py --check         # exit 1 if a generated part is out of date
     python notebooks/build.py --heroes slides  # a slide for each chapter: its picture and its question; runs nothing
     python notebooks/build.py --repository https://github.com/YOU/NAME   # badges and the clone on Colab point there
+    python notebooks/build.py --site site/    # the stored notebooks as a website that needs no server; runs nothing
 
 Cells are found by their tags: "zf-setup" (the setup cell, folded away), "zf-top" (links) and "zf-bottom" (links, under
 the Korean summary from notebooks/korean.md). Everything else is the author's. `metadata.zflib` of a notebook
@@ -244,6 +245,15 @@ def publish(repository: str) -> None:
     REPOSITORY, SETUP = repository, setup(repository)
 
 
+def site(folder: Path) -> int:
+    """Write the stored notebooks as a website that needs no server."""
+    import site_pages
+
+    count = site_pages.write_site(folder, paths(), ROOT, REPOSITORY)
+    print(f"{count} pages; open {folder / 'index.html'}")
+    return 0
+
+
 def slides(folder: Path) -> int:
     """Write the chapters' slides into `folder`."""
     import heroes
@@ -257,12 +267,15 @@ def main() -> int:
     parser.add_argument("--run", nargs="*", metavar="NN", help="run these notebooks (all, if none is named)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is out of date")
     parser.add_argument("--repository", metavar="URL", help="where this copy is published, '' for nowhere")
+    parser.add_argument("--site", type=Path, metavar="FOLDER", help="write the website there, and nothing else")
     parser.add_argument("--heroes", metavar="FOLDER", type=Path, help="write a slide for each chapter; nothing else")
     options = parser.parse_args()
     if options.heroes is not None:
         return slides(options.heroes)
     if options.repository is not None:
         publish(options.repository)
+    if options.site is not None:
+        return site(options.site)
     stale = []
     for path in paths():
         notebook = nbformat.read(path, 4)

@@ -118,8 +118,8 @@ def test_public_functions_have_docstrings():
 
 def test_requirements_are_lower_bounds_and_agree_with_the_package():
     lines = [l for l in (ROOT / "requirements.txt").read_text().splitlines() if l and not l.startswith("#")]
-    assert all(re.fullmatch(r"[a-z-]+>=[\d.]+", line) for line in lines), "on Colab nothing may be reinstalled"
-    declared = re.findall(r'"([a-z-]+>=[\d.]+)"', (ROOT / "pyproject.toml").read_text().split("[tool.")[0])
+    assert all(re.fullmatch(r"[a-z0-9-]+>=[\d.]+", line) for line in lines), "on Colab nothing may be reinstalled"
+    declared = re.findall(r'"([a-z0-9-]+>=[\d.]+)"', (ROOT / "pyproject.toml").read_text().split("[tool.")[0])
     assert set(declared) - {"setuptools>=69"} == set(lines)
 
 
