@@ -531,7 +531,7 @@ class Excite(nn.Module):
 
 def test_a_rule_for_a_block_is_one_for_all_that_is_in_it():
     net, images = build(*module(Excite(), nn.ReLU()))
-    with pytest.raises(zflib.deconv.Unsupported, match="'parts.0.squeeze.2' is a SiLU"):
+    with pytest.raises(zflib.deconv.Unsupported, match=r"'parts.0.squeeze.2' is a SiLU"):
         zflib.Deconvnet(net)
     rules = {Excite: by_autograd(net.parts[0])}
     d = zflib.Deconvnet(net, rule="gradient", rules=rules)
@@ -539,7 +539,7 @@ def test_a_rule_for_a_block_is_one_for_all_that_is_in_it():
     expected = oracle.project(net, images, "relu", channels.tolist(), rule="gradient")
     oracle.close(d.project(images, "relu", channels), expected)
     assert not any(layer.refused for layer in zflib.layers(net, images[0], rules=rules))
-    with pytest.raises(zflib.deconv.Unsupported, match="module 'parts.1' is a SiLU"):  # beside the block
+    with pytest.raises(zflib.deconv.Unsupported, match=r"module 'parts.1' is a SiLU"):  # beside the block
         zflib.Deconvnet(build(*module(Excite(), nn.SiLU()))[0], rules=rules)
 
 

@@ -41,7 +41,8 @@ class Rules:
             where, kind = f"net: module {path!r}" if path else "net", type(module).__name__
             raise Unsupported(
                 f"{where} is a {kind}, for which a deconvnet has no rule; the way down is defined for "
-                f"ReLU networks only, or give a rule of your own: Deconvnet(net, rules={{nn.{kind}: …}})"
+                f"ReLU networks only, or give a rule of your own: Deconvnet(net, rules={{nn.{kind}: …}}), or "
+                f"net.deconv_rules = {{nn.{kind}: …}} for all that looks at this network"
             )
 
     def refused(self, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -59,7 +60,7 @@ class Rules:
             first = tape.steps[refused[0]]  # the others only took what it gave
             where = f" in module {first.where}" if first.where else ""
             kind = first.where.rpartition("(")[2].rstrip(")")
-            own = f"give a rule of your own for the module: Deconvnet(net, rules={{{kind}: …}})"
+            own = f"give a rule of your own: Deconvnet(net, rules={{{kind}: …}}), or net.deconv_rules = {{{kind}: …}}"
             raise Unsupported(
                 f"net: it uses {first.name!r}{where}, for which a deconvnet has no rule; choose a layer before it, or "
                 + (own if kind else "make it a module of its own, for which you can give a rule")

@@ -16,7 +16,7 @@ from .. import show
 from .._arguments import check_channels, check_choice, check_layer
 from ..data.image_source import open_source
 from ..deconv import Deconvnet
-from ..deconv.receptive_boxes import patches, receptive_fields
+from ..deconv.receptive_boxes import fields_seen, patches
 from ..experiments.peaks import find_peaks
 from ..record.hooks import check_layers
 from .gallery import check_labels, images_of, middle
@@ -144,7 +144,7 @@ class Units:
 
     def _fields(self, layer: str, size: tuple[int, int]) -> torch.Tensor:
         """(C,k,4) boxes of all the layer's positions, for images of `size`; of a missing image any box."""
-        return receptive_fields(self.net, layer, self.peaks[layer].positions.cpu().clamp(min=0), size=size)
+        return fields_seen(self.net, layer, self.peaks[layer].positions.cpu().clamp(min=0), size)
 
     def strongest(self, layer: str, channels: range) -> torch.Tensor:
         """(B,3,h,w): of each of the channels the projection of its strongest image, cropped to its field.
