@@ -122,7 +122,7 @@ class View:
         return self._way.refused
 
     def projection(self, channel: int, position: Position | None = None) -> torch.Tensor:
-        """(3,H,W) one activation, by default the channel's strongest, projected down; zeros where it is 0 or refused."""
+        """(3,H,W) one activation, by default the channel's strongest, projected down; zeros if it is 0 or refused."""
         if not self.value(self.check_channel(channel), position):
             return torch.zeros_like(self.image)
         channels = torch.tensor([channel], device=self.positions.device)

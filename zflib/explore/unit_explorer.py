@@ -66,7 +66,7 @@ def first_shown(net: nn.Module, counts: Mapping[str, int], unit: str | None, lay
 
 
 def looked_at(known: Units, layer: str, channel: int, count: int) -> Unit:
-    """The unit with its `count` strongest images, projected: what takes long is done."""
+    """The unit with its `count` strongest images, projected if there is a way down: what takes long is done."""
     unit = known.unit(layer, channel, count)
-    _ = unit.projections
+    _ = unit.refused
     return unit
