@@ -372,7 +372,7 @@ def test_explorer_names_what_is_wrong(net):
         (lambda: explore.layers(net, rule="both"), "rule must be one of"),
         (lambda: explore.layers(net, []), "images is empty"),
         (lambda: explore.layers(net, "nope.jpg"), "there is no file 'nope.jpg'"),
-        (lambda: explore.layers(plain, "chelsea"), "preprocess is needed"),
+        (lambda: explore.layers(plain, "chelsea"), r"preprocess is needed .*models\.with_preprocessing"),
         (lambda: explore.layers(plain, "chelsea", preprocess=np.asarray), "preprocess must give one tensor"),
     ]
     for call, sentence in wrong:

@@ -210,8 +210,8 @@ def layers(
     `images`: dict name -> image, a list, or None for the shipped photographs; an image is a photograph's name, a path,
     a PIL image, a uint8 array or an already prepared float tensor (3,H,W). For a network that is not ours give
     `preprocess`, from one PIL image to (3,H,W) or (1,3,H,W), and `layers`, the module paths to choose from.
-    `layer` is the first one shown, by default the last convolutional one or the last choice. Bad input raises
-    ValueError or TypeError.
+    `layer` is the first one shown, by default the last convolutional one or the last choice. Of a network without a way
+    down everything but the projection is shown, and the words say why. Bad input raises ValueError or TypeError.
     """
     check_net(net)
     names = check_layers(net, _layers_of(net) if layers is None else layers)
@@ -350,7 +350,8 @@ def _prepared(source, preprocess: Callable | None) -> torch.Tensor:
     if isinstance(source, torch.Tensor) and source.is_floating_point():
         return source
     if preprocess is None:
-        raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W)")
+        raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W), or say "
+                         "it once, zflib.models.with_preprocessing(net, resize=…, crop=…)")  # fmt: skip
     image = preprocess(open_photo(source))
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {type(image).__name__}")

@@ -156,7 +156,8 @@ def occlusion(
     `image` is one preprocessed (3,H,W) image; `label`, `layer` and `fill` as in `zflib.occlude`. `view` is how the
     projection is drawn first: "raw", "calm", "lit" or "grey". The maps over all positions, nine by nine, are measured
     beforehand for the first size and appear a little later for another one, coarse ones first. A photograph of yours
-    can be loaded in the panel; for a network that is not ours give `preprocess`, from one PIL image to (3,H,W).
+    can be loaded in the panel; for a network that is not ours give `preprocess`, from one PIL image to (3,H,W). Of a
+    network without a way down everything but the projection is shown, and the words say why.
     """
     check_choice("view", view, VIEWS)
     desk = Desk(net, image, layer=layer, fill=fill, label=label)

@@ -25,7 +25,7 @@ def units(
     gallery's are given. `labels` (N,) say the classes (indices into net.classes, or `classes`); `preprocess` and
     `layers` are for networks that are not ours. `unit` is the first one shown, an address like "conv5:173"; or `layer`
     says only its layer, by default the last. `view`: how projections are drawn first, "raw", "calm", "lit" or "grey".
-    Bad input raises ValueError or TypeError.
+    Of a network without a way down there are none, and the words say why. Bad input raises ValueError or TypeError.
     """
     check_net(net)
     check_choice("view", view, VIEWS)
