@@ -143,7 +143,7 @@ def test_probabilities_are_what_the_last_step_says(end):
     (lambda z: 1 / (1 + torch.exp(-z)), "ends in 'mul', which gives numbers from 0 to 1 that do not sum to 1"),
     (lambda z: torch.cat([z.softmax(1), z.sigmoid()], 1), "ends in 'Cat', which gives numbers from 0 to 1"),
     (lambda z: (z, z), r"net must give scores \(N,classes\), got tuple"),
-    (lambda z: {"logits": z}, r"net must give scores \(N,classes\), got dict"),
+    (lambda z: {"logits": z}, r"net must give scores \(N,classes\), got dict with 'logits'; wrap it in"),
     (lambda z: z[:, :1].sigmoid(), r"a score for each of at least two classes, got \(1, 1\)"),
 ])  # fmt: skip
 def test_what_nobody_can_read_as_probabilities_is_refused(end, sentence, room):

@@ -64,7 +64,10 @@ def conv_layers(net: nn.Module) -> list[str]:
     """
     check_net(net)
     if not getattr(net, "conv_names", []):
-        raise ValueError("layer is missing: this network names none; give some module path of named_modules()")
+        last = next((path for path, module in reversed([*net.named_modules()]) if isinstance(module, nn.Conv2d)), "")
+        such = f", such as the last convolution's, {last!r}" if last else ""
+        raise ValueError(f"layer is missing: this network names none; give a module's path{such}; "
+                         "zflib.layers(net) lists them")  # fmt: skip
     return net.conv_names
 
 

@@ -518,6 +518,52 @@ def test_a_rule_of_ones_own_for_a_whole_block():
     oracle.close(twice.activations(images, "relu"), net(images).detach())
 
 
+class Excite(nn.Module):
+    """Squeeze-and-excite, as timm builds it: a gate of modules that have no rule themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 6, 1), nn.SiLU(), nn.Sigmoid())
+
+    def forward(self, x):
+        return x * self.squeeze(x)
+
+
+def test_a_rule_for_a_block_is_one_for_all_that_is_in_it():
+    net, images = build(*module(Excite(), nn.ReLU()))
+    with pytest.raises(zflib.deconv.Unsupported, match=r"'parts.0.squeeze.2' is a SiLU"):
+        zflib.Deconvnet(net)
+    rules = {Excite: by_autograd(net.parts[0])}
+    d = zflib.Deconvnet(net, rule="gradient", rules=rules)
+    channels = strong(d.activations(images, "relu"))
+    expected = oracle.project(net, images, "relu", channels.tolist(), rule="gradient")
+    oracle.close(d.project(images, "relu", channels), expected)
+    assert not any(layer.refused for layer in zflib.layers(net, images[0], rules=rules))
+    with pytest.raises(zflib.deconv.Unsupported, match=r"module 'parts.1' is a SiLU"):  # beside the block
+        zflib.Deconvnet(build(*module(Excite(), nn.SiLU()))[0], rules=rules)
+
+
+def test_a_rule_may_use_torch_autograd():
+    def slope(signal, input, output):
+        input = input.detach().requires_grad_()
+        return torch.autograd.grad(F.gelu(input), input, signal, create_graph=True)[0]
+
+    net, images = build(*module(nn.GELU()))
+    found, expected = (zflib.Deconvnet(net, rules={nn.GELU: rule}).project(images, "relu", 0)
+                       for rule in (slope, by_autograd(F.gelu)))  # fmt: skip
+    oracle.close(found, expected)
+    assert not found.requires_grad
+
+
+def test_who_is_refused_is_told_how_to_hand_a_rule():
+    net, images = build(*module(nn.GroupNorm(2, 6)))
+    with pytest.raises(zflib.deconv.Unsupported, match=r"'parts.0' \(GroupNorm\).*rules=\{GroupNorm: …\}"):
+        zflib.Deconvnet(net).project(images, "relu", 0)
+    net, images = build(lambda net, x: F.gelu(x))
+    with pytest.raises(zflib.deconv.Unsupported, match="make it a module of its own"):
+        zflib.Deconvnet(net).project(images, "relu", 0)
+
+
 def test_what_a_block_wrote_over_is_not_followed():
     def beside(net, x):
         view = x.view(x.shape)
@@ -531,7 +577,7 @@ def test_what_a_block_wrote_over_is_not_followed():
 def test_what_is_wrong_with_rules():
     net, images = build(*module(nn.GELU()))
     for rules in ({"GELU": F.gelu}, {nn.GELU: 1}, {nn.GELU(): F.gelu}):
-        with pytest.raises(TypeError, match=r"rules must be \{kind of module: function\}, got"):
+        with pytest.raises(TypeError, match=r"rules must be \{kind of module: function\}, got .*; give \{nn.GELU: "):
             zflib.Deconvnet(net, rules=rules)
     with pytest.raises(ValueError, match=r"rules: that for GELU must give \(2, 6, 9, 11\), got \(2, 6, 3\)"):
         d = zflib.Deconvnet(net, rules={nn.GELU: lambda signal, input, output: signal[..., :3, 0]})

@@ -118,6 +118,9 @@ def test_bad_input():
     net = zflib.zfnet56()
     with pytest.raises(ValueError, match="do not fit this network, it takes at least 56x56"):
         zflib.layers(net, torch.zeros(3, 20, 20))
+    small = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(392, 5))
+    with pytest.raises(ValueError, match=r"\(1, 3, 224, 224\) do not fit .* takes, or give one if you"):
+        zflib.layers(small)
     with pytest.raises(ValueError, match="depth must be a whole number, at least 1, got 0"):
         zflib.layers(net, depth=0)
     with pytest.raises(TypeError, match=r"net must be a torch network \(nn.Module\), got str"):

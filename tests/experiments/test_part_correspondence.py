@@ -498,7 +498,8 @@ IMAGES, NOSE = torch.randn(3, 3, 16, 16), torch.full((3, 2), 8.0)
 
 @pytest.mark.parametrize("wrong, sentence", [
     ({"net": 5}, "net must be a torch network"), ({"layers": []}, "layers must be at least one"),
-    ({"layers": None}, "layer is missing"), ({"positions": [1, 2]}, r"positions must name .* got \[1, 2\]"),
+    ({"layers": None}, r"layer is missing: .* the last convolution's, '"),
+    ({"positions": [1, 2]}, r"positions must name .* got \[1, 2\]"),
     ({"positions": {"nose": NOSE[:2]}}, "positions of 'nose' must be one .* got 2 for 3 images"),
     ({"positions": {"nose": NOSE * torch.nan}}, "positions hold NaN"),
     ({"positions": {"nose": "abc"}}, "positions must be"),

@@ -129,6 +129,7 @@ def test_what_a_network_learnt_carries_further_than_noise():
     ({"labels": LABELS[:60]}, ValueError, r"^labels must be \(N,\), one for each of the 70 images, got shape \(60,\)"),
     ({"labels": LABELS[:, None]}, ValueError, r"^labels must be .* got shape \(70, 1\)"),
     ({"labels": LABELS + 0.5}, TypeError, r"^labels must be integers"),
+    ({"labels": ["cat", "dog"] * 35}, TypeError, r"^labels must be integers \(N,\), got names; number them: names = "),
     ({"labels": LABELS * 0}, ValueError, r"^labels must have at least two classes, got 1"),
     ({"per_class": 20}, ValueError, r"^per_class: class 0 has 20 images, 20 for training leave none .* at most 19"),
     ({"per_class": 0}, ValueError, r"^per_class must be a whole number of images, at least 1, got 0"),

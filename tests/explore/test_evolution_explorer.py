@@ -98,5 +98,7 @@ def test_the_shipped_evolution_plays_where_no_kernel_runs():
 def test_bad_input_gets_one_sentence(net):
     with pytest.raises(ValueError, match="layer must be one of 'conv3', got 'fc7'"):
         explore.evolution({"conv3": grown()}, net=net, layer="fc7")
+    with pytest.raises(ValueError, match=r"found is missing: .*found=evolve"):
+        explore.evolution(net=net)
     with pytest.raises(ValueError, match="view must be one of 'raw', 'calm', 'grey', got 'lit'"):
         explore.evolution({"conv3": grown()}, net=net, view="lit")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import zflib
 from zflib import data, explore, show
@@ -348,9 +349,21 @@ def _small(image: Image.Image) -> torch.Tensor:
     return torch.tensor(np.asarray(image.resize((64, 64)))).permute(2, 0, 1)[None] / 255 - 0.5
 
 
-def test_explorer_names_what_is_wrong(net):
-    from torch import nn
+@pytest.mark.parametrize("layer", ["0", "2", "5"])
+def test_explorer_shows_maps_where_there_is_no_way_down(layer):
+    body = nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    refused = nn.Sequential(*body).eval()
+    panel = explore.layers(refused, "chelsea", preprocess=_small, layers=["0", "2", "5"], layer=layer)
+    assert panel.text.endswith("for all that looks at this network.") and "No projection: net: module '1'" in panel.text
+    with torch.no_grad():
+        strongest = refused[: int(layer) + 1](_small(data.photo("chelsea"))).max()
+    assert f"{strongest:.3g}" in panel.text
+    refused.deconv_rules = {nn.GELU: lambda signal, before, after: signal.clamp(min=0)}
+    panel = explore.layers(refused, "chelsea", preprocess=_small, layers=["0", "2", "5"], layer=layer)
+    assert "No projection" not in panel.text
 
+
+def test_explorer_names_what_is_wrong(net):
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     wrong = [
         (lambda: explore.layers("net"), "net must be a torch network"),
@@ -360,7 +373,7 @@ def test_explorer_names_what_is_wrong(net):
         (lambda: explore.layers(net, rule="both"), "rule must be one of"),
         (lambda: explore.layers(net, []), "images is empty"),
         (lambda: explore.layers(net, "nope.jpg"), "there is no file 'nope.jpg'"),
-        (lambda: explore.layers(plain, "chelsea"), "preprocess is needed"),
+        (lambda: explore.layers(plain, "chelsea"), r"preprocess is needed .*models\.with_preprocessing"),
         (lambda: explore.layers(plain, "chelsea", preprocess=np.asarray), "preprocess must give one tensor"),
     ]
     for call, sentence in wrong:

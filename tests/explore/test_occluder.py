@@ -32,9 +32,7 @@ def test_one_position_is_a_forward_pass_of_the_covered_image(square):
     maps = deconvnet.activations(covered[None], "conv5")[0]
     torch.testing.assert_close(activation_map, maps[square.channel])
     torch.testing.assert_close(projection, deconvnet.project(covered[None], "conv5", square.channel)[0])
-    torch.testing.assert_close(
-        square._deconvnet.record(covered[None], "conv5", whole=True).scores, square.net(covered[None])
-    )
+    torch.testing.assert_close(square._way.record(covered[None], "conv5", whole=True).scores, square.net(covered[None]))
     torch.testing.assert_close(square.maps(12).probability[1, 2], probabilities[square.label], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(square.maps(12).activity[1, 2], activation_map.sum(), rtol=1e-4, atol=1e-4)
 
@@ -178,6 +176,26 @@ def test_the_explorer_takes_any_precision_mode_and_layer(prepare, layer):
     panel = explore.occlusion(prepare(small()), torch.randn(1, 3, 12, 12), layer=layer)
     panel.controls["row"].value = panel.controls["row"].max
     assert panel.status.value == "" and np.ptp(panel.pixels) > 0
+
+
+def test_a_network_without_a_way_down_is_looked_at_and_says_so():
+    torch.manual_seed(0)
+    refused = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(384, 5)).eval()
+    panel = explore.occlusion(refused, IMAGE, layer="2")
+    assert "No projection: net: module '1' is a GELU" in panel.text and "nn.GELU: …" in panel.text
+    covered = IMAGE.clone()
+    row, column, size = (panel.values[name] for name in ("row", "column", "size"))
+    covered[:, row : row + size, column : column + size] = 0
+    with torch.no_grad():
+        after = float(refused(covered[None]).softmax(-1)[0, refused(IMAGE[None]).argmax()])
+    assert f"to {after:.2f}" in panel.text
+    refused.deconv_rules = {nn.GELU: lambda signal, before, after: signal.clamp(min=0)}
+    assert "No projection" not in explore.occlusion(refused, IMAGE, layer="2").text
+
+
+def test_a_normalisation_over_the_map_has_no_way_down_either():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5)).eval()
+    assert "it uses 'native_group_norm' in module '1' (GroupNorm)" in explore.occlusion(net, IMAGE, layer="2").text
 
 
 IMAGE = torch.randn(3, 12, 12)

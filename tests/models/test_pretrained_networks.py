@@ -180,6 +180,7 @@ def test_a_network_of_ones_own_says_how_it_takes_images():
 
 @pytest.mark.parametrize("wrong, sentence", [
     ({"crop": 0}, "crop must be pixels, at least 1, got 0"),
+    ({"crop": (48, 80)}, r"crop must be pixels, .* give a function as preprocess= .*, got \(48, 80\)"),
     ({"resize": 100}, "resize must be pixels, at least as many as crop, 224, got 100"),
     ({"mean": (0.5, 0.5)}, "mean must be three finite numbers, for red, green and blue"),
     ({"std": (0.2, 0, 0.2)}, "std must be above 0 for each colour"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import zflib
 from zflib import data, show
@@ -69,6 +70,34 @@ def test_a_fully_connected_unit_sees_the_whole_image(net, pixels, peaks):
     assert unit.boxes.tolist() == [[0, 0, 10, 10]] * 4 and torch.equal(unit.patches, unit.images)
     torch.testing.assert_close(unit.projections, zflib.Deconvnet(net).project(unit.images, "fc3", channel))
     assert units.unit_pixels(unit).shape[2] == 3
+
+
+def test_a_field_that_is_not_known_is_the_whole_image(pixels):
+    mixed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU()).eval()
+    mixed.deconv_rules = {nn.GroupNorm: lambda signal, before, after: signal}
+    images = torch.from_numpy(pixels).float() / 255 - 0.5
+    known = units.Units(mixed, images, layers=["2"])
+    unit = known.unit("2", 1)
+    assert unit.boxes.tolist() == [[0, 0, 12, 12]] * 9
+    expected = zflib.Deconvnet(mixed).project(unit.images, "2", 1, positions=unit.positions)
+    torch.testing.assert_close(unit.projections, expected)
+    torch.testing.assert_close(known.strongest("2", range(1, 2)), expected[:1])
+
+
+def test_a_unit_without_a_way_down_has_patches_and_maps(pixels):
+    refused = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 5, 3)).eval()
+    images = torch.from_numpy(pixels).float() / 255 - 0.5
+    unit = units.Units(refused, images, layers=["2"]).unit("2", 3)
+    with torch.no_grad():
+        torch.testing.assert_close(unit.maps, refused(unit.images)[:, 3])
+    assert "No projection: net: module '1' is a GELU" in units.describe_unit(unit, [])
+    with pytest.raises(zflib.deconv.Unsupported, match="module '1' is a GELU"):
+        _ = unit.projections
+    shown = units.unit_pixels(unit)
+    refused.deconv_rules = {nn.GELU: lambda signal, before, after: signal}
+    projected = units.Units(refused, images, layers=["2"]).unit("2", 3)
+    assert np.array_equal(units.unit_pixels(projected)[: len(shown)], shown)  # and below it the projections
+    assert "No projection" not in units.describe_unit(projected, [])
 
 
 def test_bad_input_is_named(net, pixels):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .._arguments import check_layer
-from ..deconv import Deconvnet, Unsupported, receptive_fields
+from ..deconv import Deconvnet
+from ..deconv.receptive_boxes import fields_seen
 from ..experiments.peaks import Found
 from ..experiments.top_k import Peaks
 from ..studies.gallery import middle
@@ -74,10 +75,7 @@ def _folder(layer: str, taken: set[str]) -> str:
 
 def _windows(net: nn.Module, layer: str, positions: torch.Tensor, pixels) -> tuple[torch.Tensor, tuple[int, int]]:
     """((C,K,4) boxes, (rows, columns) of the receptive field); all of the image where the field is not known."""
-    try:
-        fields = receptive_fields(net, layer, positions.clamp(min=0), size=pixels)
-    except Unsupported:
-        fields = torch.tensor([0, 0, *pixels]).expand(*positions.shape[:-1], 4)
+    fields = fields_seen(net, layer, positions.clamp(min=0), pixels)
     sides = tuple((fields[0, 0, 2:] - fields[0, 0, :2]).tolist())
     return _inside(middle(fields, pixels), pixels), sides
 

@@ -90,7 +90,8 @@ class Reader:
     def _prepared(self, picture: Image.Image) -> torch.Tensor:
         if self.preprocess is None:
             raise TypeError("preprocess is missing: this network does not say how it takes files or uint8 pixels; "
-                            "give a function from a PIL image to a float tensor (3,H,W)")  # fmt: skip
+                            "give a function from a PIL image to a float tensor (3,H,W), or say it once, "
+                            "zflib.models.with_preprocessing(net, resize=…, crop=…)")  # fmt: skip
         try:
             image = self.preprocess(picture)
         except ValueError as error:  # a stripe of an image

@@ -33,7 +33,8 @@ class Deconvnet:
     and no bias is used, under every rule. The network is left exactly as it was found.
 
     `rules` adds a rule for a kind of module, {nn.GELU: function}: function(signal, input, output) gives the signal
-    (B,…) at the module's input from that at its output; input and output are what went through it on the way up.
+    (B,…) at the module's input from that at its output; input and output are what went through it on the way up. A
+    rule for a block is one for all that is in it.
     By default it is what the network carries as `net.deconv_rules`: that way the explorers and the atlas know it, too.
     """
 

@@ -89,10 +89,7 @@ def _sizes(shape: torch.Size) -> tuple[int, tuple[int, ...]]:
 
 def _refused_module(own: Rules, net: nn.Module) -> str:
     """The first module because of which `Deconvnet` refuses the whole network, "" if there is none."""
-    for path, module in net.named_modules():
-        if own.refuses(module):
-            return f"{type(module).__name__} at {path!r}"
-    return ""
+    return next((f"{type(module).__name__} at {path!r}" for path, module in own.refused(net)), "")
 
 
 def _refused_step(tape: Tape) -> str:

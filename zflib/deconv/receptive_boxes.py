@@ -51,6 +51,17 @@ def receptive_fields(net: nn.Module, layer: str, positions: torch.Tensor, *, siz
     return torch.tensor(boxes, dtype=torch.int64, device="cpu").reshape(-1, 4)[which.cpu()].reshape(shape)
 
 
+def fields_seen(net: nn.Module, layer: str, positions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(…,4) boxes as from `receptive_fields`; all of an image of `size` where they are not known.
+
+    Behind a group normalisation, for example, whose mean is over the whole map.
+    """
+    try:
+        return receptive_fields(net, layer, positions, size=size)
+    except Unsupported:
+        return torch.tensor([0, 0, *size], device="cpu").expand(*positions.shape[:-1], 4).clone()
+
+
 def patches(images: torch.Tensor, boxes, *, fill: float = 0.0) -> torch.Tensor:
     """(N,C,h,w): image n of (N,C,H,W) cut exactly at boxes[n] = (top, left, bottom, right), all of one size.
 

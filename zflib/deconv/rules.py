@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -32,21 +32,26 @@ class Rules:
         check_choice("overlap", self.overlap, OVERLAPS)
         for kind, function in self.own.items():
             if not (isinstance(kind, type) and issubclass(kind, nn.Module) and callable(function)):
-                raise TypeError(f"rules must be {{kind of module: function}}, got {{{kind!r}: {function!r}}}")
+                got = f"{{{kind!r}: {function!r}}}"
+                raise TypeError(f"rules must be {{kind of module: function}}, got {got}; give {{nn.GELU: my_rule}}")
 
     def check_network(self, net: nn.Module) -> None:
         """Unsupported, with its path, at the first module that has no rule (GELU, attention, …)."""
-        for path, module in net.named_modules():
-            if self.refuses(module):
-                where, kind = f"net: module {path!r}" if path else "net", type(module).__name__
-                raise Unsupported(
-                    f"{where} is a {kind}, for which a deconvnet has no rule; the way down is defined for "
-                    f"ReLU networks only, or give a rule of your own: Deconvnet(net, rules={{nn.{kind}: …}})"
-                )
+        for path, module in self.refused(net):
+            where, kind = f"net: module {path!r}" if path else "net", type(module).__name__
+            raise Unsupported(
+                f"{where} is a {kind}, for which a deconvnet has no rule; the way down is defined for "
+                f"ReLU networks only, or give a rule of your own: Deconvnet(net, rules={{nn.{kind}: …}}), or "
+                f"net.deconv_rules = {{nn.{kind}: …}} for all that looks at this network"
+            )
 
-    def refuses(self, module: nn.Module) -> bool:
-        """Whether it is of a kind that has no rule here, and the caller gave none."""
-        return isinstance(module, REFUSED) and not isinstance(module, tuple(self.own))
+    def refused(self, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """(path, module) of those that have no rule, neither here, nor from the caller for them or what they are in."""
+        own = tuple(self.own)
+        ruled = [f"{path}." if path else "" for path, module in net.named_modules() if isinstance(module, own)]
+        for path, module in net.named_modules():
+            if isinstance(module, REFUSED) and not isinstance(module, own) and not path.startswith(tuple(ruled)):
+                yield path, module
 
     def check_way(self, tape: Tape) -> None:
         """Unsupported, with its name, if an operation on the way from the images to the layer has no way down."""
@@ -54,9 +59,11 @@ class Rules:
         if refused:
             first = tape.steps[refused[0]]  # the others only took what it gave
             where = f" in module {first.where}" if first.where else ""
+            kind = first.where.rpartition("(")[2].rstrip(")")
+            own = f"give a rule of your own: Deconvnet(net, rules={{{kind}: …}}), or net.deconv_rules = {{{kind}: …}}"
             raise Unsupported(
-                f"net: it uses {first.name!r}{where}, for which a deconvnet has no rule; "
-                "choose a layer before it, or a network without it"
+                f"net: it uses {first.name!r}{where}, for which a deconvnet has no rule; choose a layer before it, or "
+                + (own if kind else "make it a module of its own, for which you can give a rule")
             )
 
     def down(self, step: steps.Step, signal: torch.Tensor, owners) -> list[torch.Tensor]:
@@ -97,12 +104,13 @@ class Rules:
 
     def _own(self, step: steps.Ruled, signal: torch.Tensor, owners) -> torch.Tensor:
         function = next(self.own[kind] for kind in self.own if isinstance(step.module, kind))
-        below = function(signal, step.before[owners], step.after[owners])
+        with torch.enable_grad():  # a rule may ask autograd for a slope
+            below = function(signal, step.before[owners], step.after[owners])
         expected = (len(signal), *step.before.shape[1:])
         if not isinstance(below, torch.Tensor) or below.shape != expected:
             got = tuple(below.shape) if isinstance(below, torch.Tensor) else type(below).__name__
             raise ValueError(f"rules: that for {type(step.module).__name__} must give {expected}, got {got}")
-        return below
+        return below.detach()
 
 
 def own_rules(net: nn.Module, rules: Mapping | None) -> dict[type[nn.Module], Callable]:

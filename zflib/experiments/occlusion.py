@@ -52,7 +52,8 @@ def occlude(net: nn.Module, image: torch.Tensor, *, size, stride, label: int | N
     `size` and `stride` are pixels or (rows, columns); `label` is a class, by default the most probable one; `fill` is
     what covers the square: a number in the network's units (0: grey), "grey", "mean", "blur", "noise", "border", or a
     (3,H,W) image. The activity is that of the layer's strongest map, chosen without a square; `layer` is by default the
-    last convolutional one, such as conv5. Exact: what the square does not reach is not computed again (Nakandala 2019).
+    last convolutional one, such as conv5, of a network that names its layers; others have to be given one. Exact: what
+    the square does not reach is not computed again (Nakandala 2019).
     `memory`: about how many bytes a batch may take.
     """
     image = check_image(image, net)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -163,6 +164,9 @@ def average_precision(train: torch.Tensor, known: torch.Tensor, test: torch.Tens
 
 def _check_labels(labels, count: int | None = None) -> torch.Tensor:
     """(N,) int64 on the CPU, one for each of `count` images."""
+    if isinstance(labels, list | tuple | np.ndarray) and any(isinstance(label, str) for label in labels):
+        raise TypeError("labels must be integers (N,), got names; number them: names = sorted(set(labels)), "
+                        "labels = [names.index(label) for label in labels]")  # fmt: skip
     wanted = check_integers("labels", labels, "integers (N,), one for each image").cpu()
     if wanted.dim() != 1 or (count is not None and len(wanted) != count):
         images = "each image" if count is None else f"each of the {count} images"

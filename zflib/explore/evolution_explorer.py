@@ -115,6 +115,9 @@ def evolution(
     the snapshots of zfnet56 are searched for their winners first, which takes seconds. `layer` is the first one shown,
     by default the last; `view`, how projections are drawn: "raw", "calm", "grey", with images also "lit".
     """
+    if found is None and net is not None:
+        raise ValueError("found is missing: of a network of yours give also what studies.evolution.evolve found in its "
+                         "snapshots, found=evolve(snapshots, images, layers=…)")  # fmt: skip
     net = models.load("zfnet56") if net is None else net
     if found is None:
         found = study.load("zfnet56")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cached_property, lru_cache
 
 import ipywidgets as widgets
@@ -15,9 +14,11 @@ from torch import nn
 
 from .. import data, show
 from .._arguments import check_choice, check_layer, check_net
-from ..deconv import RULES, Deconvnet, Unsupported, receptive_fields, strongest
+from ..deconv import RULES, strongest
+from ..deconv.receptive_boxes import fields_seen
 from ..record.hooks import check_layers
 from ..studies.units import VIEWS, projection_pixels
+from ..studies.way_down import WayDown
 from .charts import framed_image, framed_map, place
 from .panels import Panel, Placing, menu, slider, toggle
 from .upload import Upload
@@ -37,13 +38,14 @@ def open_photo(source) -> Image.Image:
 class View:
     """One (3,H,W) image, in the units of `net`, seen from `layer` under `rule`: one forward pass for all projections.
 
-    A bad net, rule, image or layer raises what `Deconvnet` raises: one sentence that names it.
+    A bad net, rule, image or layer raises what `Deconvnet` raises: one sentence that names it. A network without a way
+    down has no projections; `refused` says why.
     """
 
     def __init__(self, net: nn.Module, image: torch.Tensor, layer: str, *, rule: str = "deconvnet"):
         self.net, self.layer, self.rule = net, check_layer(net, layer), rule
-        self._deconvnet = Deconvnet(net, rule=rule)
-        self._tape = self._deconvnet.record(image[None], layer)
+        self._way = WayDown(net, rule=rule)
+        self._tape = self._way.record(image[None], layer)
         self.image = image
         self.positions = strongest(self._tape.activations)[0]  # (C,2)
 
@@ -103,9 +105,7 @@ class View:
         """(h,w,4) the receptive field of every position; the whole image where it is not known."""
         (rows, columns), whole = self.activations.shape[-2:], tuple(self.image.shape[-2:])
         first = [[row, 0] for row in range(rows)] + [[0, column] for column in range(columns)]
-        fields = torch.tensor([0, 0, *whole]).expand(rows + columns, 4)
-        with suppress(Unsupported):  # rows and columns of a field do not depend on each other
-            fields = receptive_fields(self.net, self.layer, torch.tensor(first), size=whole)
+        fields = fields_seen(self.net, self.layer, torch.tensor(first), whole)  # rows do not depend on columns
         top, bottom = fields[:rows, None, [0, 2]].expand(-1, columns, -1).unbind(-1)
         left, right = fields[None, rows:, [1, 3]].expand(rows, -1, -1).unbind(-1)
         return torch.stack([top, left, bottom, right], dim=-1)
@@ -116,13 +116,19 @@ class View:
         away = (middles - torch.tensor([row, column])).square().sum(dim=-1)
         return divmod(int(away.argmin()), away.shape[1])
 
+    @property
+    def refused(self) -> str:
+        """Why nothing is projected, "" if there is a way down."""
+        return self._way.refused
+
     def projection(self, channel: int, position: Position | None = None) -> torch.Tensor:
-        """(3,H,W) one activation, by default the channel's strongest, projected down; zeros where it is 0."""
+        """(3,H,W) one activation, by default the channel's strongest, projected down; zeros if it is 0 or refused."""
         if not self.value(self.check_channel(channel), position):
             return torch.zeros_like(self.image)
         channels = torch.tensor([channel], device=self.positions.device)
         positions = self.positions[channels] if position is None else self.positions.new_tensor([position])
-        return self._deconvnet.descend(self._tape, torch.zeros_like(channels), channels, positions)[0]
+        projected = self._way.descend(self._tape, torch.zeros_like(channels), channels, positions)
+        return torch.zeros_like(self.image) if projected is None else projected[0]
 
     def name(self, channel: int) -> str:
         """What to call it: a channel, a unit of a fully connected layer, or the class of the last one."""
@@ -145,6 +151,7 @@ def activation_pixels(
     seen = show.crop_box(view.projection(channel, position), box)
     side = f"{box[2] - box[0]}×{box[3] - box[1]}"
     last = f"its projection, {drawn}, {side}" if view.value(channel, position) else "projection: silent, nothing"
+    last = "projection: refused" if view.refused else last
     titles = [f"{photo}, {image.shape[0]}×{image.shape[1]}", f"{view.layer}, {view.name(channel)}",
               f"what it saw, {side}", last]  # fmt: skip
     pictures = [framed_image(view.image, view.net, box, SIDE), _map(view, channel, position),
@@ -164,7 +171,11 @@ def _map(view: View, channel: int, position: Position | None) -> np.ndarray:
 
 
 def describe(view: View, channel: int, photo: str, *, position: Position | None = None) -> str:
-    """The same in words, with the numbers: value, position, receptive field and the strongest channels."""
+    """The same in words: value, position, receptive field, the strongest channels, and why there is no projection."""
+    return _described(view, channel, photo, position) + (f" No projection: {view.refused}." if view.refused else "")
+
+
+def _described(view: View, channel: int, photo: str, position: Position | None) -> str:
     name, value = view.name(channel), view.value(channel, position)
     top = ", ".join(view.name(c) if not view.spatial else str(c) for c in view.strongest(min(5, len(view.values))))
     strongest = f"Strongest {'channels ' if view.spatial else ''}here: {top}."
@@ -199,8 +210,8 @@ def layers(
     `images`: dict name -> image, a list, or None for the shipped photographs; an image is a photograph's name, a path,
     a PIL image, a uint8 array or an already prepared float tensor (3,H,W). For a network that is not ours give
     `preprocess`, from one PIL image to (3,H,W) or (1,3,H,W), and `layers`, the module paths to choose from.
-    `layer` is the first one shown, by default the last convolutional one or the last choice. Bad input raises
-    ValueError or TypeError.
+    `layer` is the first one shown, by default the last convolutional one or the last choice. Of a network without a way
+    down everything but the projection is shown, and the words say why. Bad input raises ValueError or TypeError.
     """
     check_net(net)
     names = check_layers(net, _layers_of(net) if layers is None else layers)
@@ -339,7 +350,8 @@ def _prepared(source, preprocess: Callable | None) -> torch.Tensor:
     if isinstance(source, torch.Tensor) and source.is_floating_point():
         return source
     if preprocess is None:
-        raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W)")
+        raise ValueError("preprocess is needed for this network: a function from one PIL image to (3,H,W), or say "
+                         "it once, zflib.models.with_preprocessing(net, resize=…, crop=…)")  # fmt: skip
     image = preprocess(open_photo(source))
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"preprocess must give one tensor (3,H,W) for one PIL image, got {type(image).__name__}")

@@ -11,12 +11,13 @@ from torch import nn
 
 from .. import show
 from .._arguments import check_choice, check_layer, conv_layers
-from ..deconv import Deconvnet, strongest
+from ..deconv import strongest
 from ..experiments.occluders import masked
 from ..experiments.occlusion import OcclusionMaps, occlude
 from ..record.endings import ending, probabilities
 from ..record.inputs import check_image
 from ..studies.units import VIEWS, projection_pixels
+from ..studies.way_down import WayDown
 from .charts import GAP, ROW, SIDE, STRIP, class_bars, class_name, framed_image, place, row_and_column, rows_of
 from .gradually import Gradually
 from .panels import Panel, list_slider, slider, toggle
@@ -37,7 +38,7 @@ class Occluder:
                  fill=0.0, places: int = FINE):  # fmt: skip
         layer = conv_layers(net)[-1] if layer is None else layer
         self.net, self.image, self.layer, self.fill = net, check_image(image, net), check_layer(net, layer), fill
-        self.label, self.places, self._deconvnet = label, places, Deconvnet(net)
+        self.label, self.places, self._way = label, places, WayDown(net)
         self.sizes = range(self.step, min(self.image.shape[1:]) + 1, self.step)
         self._measured = lru_cache(maxsize=128)(self._measure)
         self.at, self._lost = lru_cache(maxsize=4)(self._at), lru_cache(maxsize=32)(self._lost_pixels)
@@ -81,13 +82,14 @@ class Occluder:
     def _at(self, row: int, column: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(the covered image, (classes,) probabilities, (h,w) the strongest map, (3,H,W) its projection).
 
-        One forward pass. A unit of a fully connected layer is a map of 1x1.
+        One forward pass. A unit of a fully connected layer is a map of 1x1. Without a way down the projection is 0.
         """
         image = self.covered(row, column, size)
-        tape = self._deconvnet.record(image[None], self.layer, whole=True)
+        tape = self._way.record(image[None], self.layer, whole=True)
         channels = tape.activations.new_tensor([self.channel], dtype=torch.long)
         positions = strongest(tape.activations)[0, channels]
-        projection = self._deconvnet.descend(tape, torch.zeros_like(channels), channels, positions)[0]
+        projection = self._way.descend(tape, torch.zeros_like(channels), channels, positions)
+        projection = torch.zeros_like(image) if projection is None else projection[0]
         activation_map = torch.atleast_2d(tape.activations[0, self.channel])
         return image, probabilities(tape.scores, self.ending)[0], activation_map, projection
 
@@ -105,10 +107,11 @@ class Occluder:
         second = [projection_pixels(projection, SIDE, view=view, patch=patch),
                   show.fit(show.map_pixels(activation_map, full=self._full), SIDE),
                   self._framed("activity", size, places, box)]  # fmt: skip
+        projected = "projection: refused" if self._way.refused else f"projected, {view}"
         waits = "" if places else ": being measured"
         titles = [["the image, covered", f"p({name}) lost{waits or f', dark red: {before:.2f}'}",
                    "the most probable classes"],
-                  [f"{self.layer} channel {self.channel}, projected, {view}", "its map",
+                  [f"{self.layer} channel {self.channel}, {projected}", "its map",
                    f"its activity lost{waits or f', dark red: {activity:.3g}'}"]]  # fmt: skip
         return rows_of([first, second], titles)
 
@@ -129,17 +132,18 @@ class Occluder:
     @cached_property
     def _full(self) -> float:
         """What is drawn brightest: the map's maximum without a square."""
-        return float(self._deconvnet.activations(self.image[None], self.layer)[0, self.channel].max()) or 1.0
+        return float(self._way.record(self.image[None], self.layer).activations[0, self.channel].max()) or 1.0
 
     def describe(self, row: int, column: int, size: int) -> str:
         """The same in words, with the numbers."""
         _, chances, activation_map, _ = self.at(row, column, size)
         label, likeliest = (class_name(self.net, index) for index in (self.label, int(chances.argmax())))
         (before, activity), after = self.maps(self.start).before, float(chances[self.label])
+        refused = f" No projection: {self._way.refused}." if self._way.refused else ""
         return (
             f"A square of {size}×{size} at row {row}, column {column}: p({label}) goes from {before:.2f} to "
             f"{after:.2f}, the most probable class is {likeliest}; the map's sum goes from {activity:.3g} to "
-            f"{float(activation_map.sum()):.3g}."
+            f"{float(activation_map.sum()):.3g}.{refused}"
         )
 
 
@@ -152,7 +156,8 @@ def occlusion(
     `image` is one preprocessed (3,H,W) image; `label`, `layer` and `fill` as in `zflib.occlude`. `view` is how the
     projection is drawn first: "raw", "calm", "lit" or "grey". The maps over all positions, nine by nine, are measured
     beforehand for the first size and appear a little later for another one, coarse ones first. A photograph of yours
-    can be loaded in the panel; for a network that is not ours give `preprocess`, from one PIL image to (3,H,W).
+    can be loaded in the panel; for a network that is not ours give `preprocess`, from one PIL image to (3,H,W). Of a
+    network without a way down everything but the projection is shown, and the words say why.
     """
     check_choice("view", view, VIEWS)
     desk = Desk(net, image, layer=layer, fill=fill, label=label)

@@ -25,7 +25,7 @@ def units(
     gallery's are given. `labels` (N,) say the classes (indices into net.classes, or `classes`); `preprocess` and
     `layers` are for networks that are not ours. `unit` is the first one shown, an address like "conv5:173"; or `layer`
     says only its layer, by default the last. `view`: how projections are drawn first, "raw", "calm", "lit" or "grey".
-    Bad input raises ValueError or TypeError.
+    Of a network without a way down there are none, and the words say why. Bad input raises ValueError or TypeError.
     """
     check_net(net)
     check_choice("view", view, VIEWS)
@@ -66,7 +66,7 @@ def first_shown(net: nn.Module, counts: Mapping[str, int], unit: str | None, lay
 
 
 def looked_at(known: Units, layer: str, channel: int, count: int) -> Unit:
-    """The unit with its `count` strongest images, projected: what takes long is done."""
+    """The unit with its `count` strongest images, projected if there is a way down: what takes long is done."""
     unit = known.unit(layer, channel, count)
-    _ = unit.projections
+    _ = unit.refused
     return unit

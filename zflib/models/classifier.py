@@ -70,6 +70,10 @@ class Preparation(Prepares):
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+#: What a pair of numbers for the crop is answered.
+NOT_SQUARE = ", of a square (for other shapes give a function as preprocess= where you give images)"
+
+
 def with_preprocessing(
     net: nn.Module, *, resize: int = 256, crop: int = 224, mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD, classes: Sequence[str] = (),
@@ -79,10 +83,12 @@ def with_preprocessing(
     An image's smaller side becomes `resize` pixels (bilinear), its centre square of `crop` is taken, colours in [0,1]
     become (colour - mean) / std. `net` gets the attributes preprocess(images) -> (N,3,crop,crop), denormalise(images),
     normalise, ten_crop, geometry, mean, scale and, if any are given, `classes`, the names of its outputs; nothing of it
-    changes. ValueError for sizes or colours that make no sense.
+    changes. The crop may lie a pixel beside torchvision's, which rounds otherwise. A network for images that are not
+    square takes a `preprocess` of yours instead, where images are given. ValueError for sizes or colours that make no
+    sense.
     """
     check_net(net)
-    crop = check_integer("crop", crop, "pixels, at least 1", low=1)
+    crop = check_integer("crop", crop, "pixels, at least 1" + NOT_SQUARE * (not isinstance(crop, int)), low=1)
     resize = check_integer("resize", resize, f"pixels, at least as many as crop, {crop}", low=crop)
     sizes = Sides(resize, crop)
     centre, spread = (_colours(name, values) for name, values in (("mean", mean), ("std", std)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -21,7 +23,13 @@ EXP = {log: plain for plain, log in LOG.items()}
 def check_scores(scores) -> torch.Tensor:
     """(N,classes); ValueError for a network that gives something else, one single score, or NaN probabilities."""
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        raise ValueError(f"net must give scores (N,classes), got {shape_or_type(scores)}; this needs a classifier")
+        keys = f" with {', '.join(map(repr, scores))}" if isinstance(scores, Mapping) else ""
+        fix = (
+            "wrap it in a module that gives its scores alone"
+            if not isinstance(scores, torch.Tensor)
+            else "this needs a classifier"
+        )
+        raise ValueError(f"net must give scores (N,classes), got {shape_or_type(scores)}{keys}; {fix}")
     if scores.shape[1] < 2:
         raise ValueError(f"net must give a score for each of at least two classes, got {tuple(scores.shape)}; "
                          "let it give one for yes and one for no")  # fmt: skip

@@ -94,7 +94,7 @@ def fitting(net: nn.Module, images: torch.Tensor) -> Iterator[None]:
         reason, crop = str(error).strip().split("\n")[0], getattr(getattr(net, "geometry", None), "crop", None)
         raise ValueError(
             f"images of shape {tuple(images.shape)} do not fit this network ({reason}); "
-            f"crop or resize them to {f'{crop}x{crop}' if crop else 'the size it takes'}"
+            f"crop or resize them to {f'{crop}x{crop}' if crop else 'the size it takes, or give one if you gave none'}"
         ) from error
 
 

@@ -19,7 +19,7 @@ from .._arguments import check_integer, check_integers
 from ..data.image_source import images_of
 from ..data.scenes import Scenes
 from ..deconv import Deconvnet
-from ..deconv.receptive_boxes import patches, receptive_fields
+from ..deconv.receptive_boxes import fields_seen, patches
 from ..experiments.peaks import find_peaks
 from ..experiments.top_k import Peaks
 
@@ -200,7 +200,7 @@ def crop(net: nn.Module, layer: str, pictures: torch.Tensor, positions: torch.Te
     Of a field larger than the image its middle, as large as the image.
     """
     size = tuple(pictures.shape[-2:])
-    boxes = middle(receptive_fields(net, layer, positions, size=size), size)
+    boxes = middle(fields_seen(net, layer, positions, size), size)
     return patches(pictures.flatten(0, -4), boxes.reshape(-1, 4)).unflatten(0, pictures.shape[:-3])
 
 

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from .. import show
 from .._arguments import check_channels, check_choice, check_layer
 from ..data.image_source import open_source
-from ..deconv import Deconvnet
-from ..deconv.receptive_boxes import patches, receptive_fields
+from ..deconv import Deconvnet, Unsupported
+from ..deconv.receptive_boxes import fields_seen, patches
 from ..experiments.peaks import find_peaks
 from ..record.hooks import check_layers
 from .gallery import check_labels, images_of, middle
+from .way_down import WayDown
 
 SIDE = 88  # pixels of one of nine small pictures
 TILE, COLUMNS, GAP = 156, 6, 8  # of the explorers' rows: six pictures in 976 pixels
@@ -58,18 +59,26 @@ class Unit:
 
     @property
     def projections(self) -> torch.Tensor:
-        """(k,3,h,w) cropped to the receptive field."""
+        """(k,3,h,w) cropped to the receptive field; Unsupported where there is no way down."""
+        if self.refused:
+            raise Unsupported(self.refused)
         return self._looked[1]
 
+    @property
+    def refused(self) -> str:
+        """Why nothing is projected, "" if there is a way down."""
+        return self._looked[2]
+
     @cached_property
-    def _looked(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps and projections from one forward pass; the pass itself is not kept."""
-        deconvnet = Deconvnet(self.net)
-        tape = deconvnet.record(self.images, self.layer)
+    def _looked(self) -> tuple[torch.Tensor, torch.Tensor | None, str]:
+        """Maps and projections, or why there are none, from one forward pass; the pass itself is not kept."""
+        way = WayDown(self.net)
+        tape = way.record(self.images, self.layer)
         channels = check_channels(self.channel, tape.activations, self.layer)
         owners, positions = torch.arange(len(channels)).to(channels), self.positions.to(channels)
-        whole = deconvnet.descend(tape, owners, channels, positions)
-        return tape.activations[:, self.channel].clone(), patches(whole.cpu(), self._shown)
+        whole = way.descend(tape, owners, channels, positions)
+        projections = None if whole is None else patches(whole.cpu(), self._shown)
+        return tape.activations[:, self.channel].clone(), projections, way.refused
 
     @cached_property
     def patches(self) -> torch.Tensor:
@@ -144,7 +153,7 @@ class Units:
 
     def _fields(self, layer: str, size: tuple[int, int]) -> torch.Tensor:
         """(C,k,4) boxes of all the layer's positions, for images of `size`; of a missing image any box."""
-        return receptive_fields(self.net, layer, self.peaks[layer].positions.cpu().clamp(min=0), size=size)
+        return fields_seen(self.net, layer, self.peaks[layer].positions.cpu().clamp(min=0), size)
 
     def strongest(self, layer: str, channels: range) -> torch.Tensor:
         """(B,3,h,w): of each of the channels the projection of its strongest image, cropped to its field.
@@ -262,7 +271,7 @@ TITLES = {
 def unit_pixels(unit: Unit, view: str = "raw") -> np.ndarray:
     """(H,W,3) uint8, rows of six: the strongest images with map and field, the patches, the projections as `view`.
 
-    A fully connected unit has neither map nor field: two rows.
+    A fully connected unit has neither map nor field: two rows. Without a way down the projections are left out.
     """
     check_choice("view", view, VIEWS)
     (rows, columns), (top, left, bottom, right) = unit.patches.shape[-2:], unit.boxes[0].tolist()
@@ -270,9 +279,10 @@ def unit_pixels(unit: Unit, view: str = "raw") -> np.ndarray:
     titles = {f"what the channel sees there: {part}its field, {rows}×{columns} pixels": patch_tiles(unit)}
     if unit.spatial:
         titles = {f"{unit.address}, its strongest images, bright where its map is high": whole_tiles(unit)} | titles
-    values = [f"{value:.3g}" for value in unit.values.tolist()]
-    drawn = [show.caption(tile, value, lines=1) for tile, value in zip(unit_tiles(unit, view), values)]
-    titles |= {f"{TITLES[view]}, with the activations": drawn}
+    if not unit.refused:
+        values = [f"{value:.3g}" for value in unit.values.tolist()]
+        drawn = [show.caption(tile, value, lines=1) for tile, value in zip(unit_tiles(unit, view), values)]
+        titles |= {f"{TITLES[view]}, with the activations": drawn}
     parts = [show.caption(sheet(tiles[:COLUMNS], columns=COLUMNS), title) for title, tiles in titles.items()]
     space = np.full((GAP, parts[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([one for part in parts for one in (part, space)][:-1])
@@ -287,7 +297,8 @@ def describe_unit(unit: Unit, names: list[str]) -> str:
         f"{values[-1]:.3g} over the {_ordinal(len(values))}."
     )
     silent = " It is silent on all of them." if values[0] <= 0 else ""
-    return f"{first}{silent}" + (f" They are: {words}." if words else "")
+    refused = f" No projection: {unit.refused}." if unit.refused else ""
+    return f"{first}{silent}" + (f" They are: {words}." if words else "") + refused
 
 
 def _ordinal(number: int) -> str:
