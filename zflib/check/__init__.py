@@ -1,6 +1,6 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
-from .ablation import order, together
+from .ablation import order, together, without
 from .architecture import band_share, dead, find_stride
 from .before_and_beside import ascent_step, hessian_times, ignores
 from .correspondence import chance, sign_distance, without_parts
@@ -26,5 +26,6 @@ __all__ = [
     "hessian_times", "ignores", "invariance_score", "layer_scores", "losers", "missing_rows", "neighbours", "order",
     "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "sign_distance",
     "single_activation", "slide", "stamps", "swap_switches", "together", "top_images", "transposed_filter", "unpool",
-    "vote", "walk_down", "which_rule", "without_parts",
+    "vote", "walk_down", "which_rule", "without",
+    "without_parts",
 ]  # fmt: skip
