@@ -225,7 +225,7 @@ def costs(geometry: Geometry, classes: int = 1000) -> dict[str, tuple[int, int]]
 def race(geometry: Geometry, training: Images, unseen: Images, recipe: Recipe) -> float:
     """Per cent of `unseen` that a network of this shape gets wrong, trained anew as `recipe` says."""
     net = ZFNet(int(training.labels.max()) + 1, geometry=geometry, batch_norm=recipe.batch_norm)
-    few = Images(unseen.pixels[:20], unseen.labels[:20], unseen.crop)  # `train` looks after every pass; we do at the end
+    few = Images(unseen.pixels[:20], unseen.labels[:20], unseen.crop)  # `train` looks after every pass, we at the end
     with tempfile.TemporaryDirectory() as place:
         train(net, training, few, recipe, Path(place), report=lambda row: None)
     return errors(vote(net, unseen), unseen.labels)["top1"]

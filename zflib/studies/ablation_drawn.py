@@ -14,7 +14,7 @@ from .moves import name_lines
 
 CONV, FULLY, PAPER, INK, PALE = "#0072b2", "#e69f00", "#d55e00", "#333333", "#c8ccd2"  # told apart by the colour-blind
 #: A colour for each of the five networks, told apart by the colour-blind.
-LINES = dict(zip(FIVE, ("#000000", "#56b4e9", "#009e73", "#e69f00", "#cc79a7")))
+LINES = dict(zip(FIVE, ("#000000", "#0072b2", "#009e73", "#d08700", "#c2559d")))
 
 
 # --- weights and work ------------------------------------------------------------------------------------------------
@@ -167,14 +167,14 @@ def draw_gap(ax: Axes, card: dict) -> Axes:
 
 def draw_curves(axes: Sequence[Axes], card: dict, budgets: Mapping[str, str]) -> None:
     """Validation error after every pass, the first training of each of the five; `budgets`: name -> title."""
-    for ax, (budget, title) in zip(axes, budgets.items()):
-        ends = []
-        ax.set(xlabel="passes over the training images", title=title, ylim=(50, 98))
+    curves = {title: _curves(card, budget) for budget, title in budgets.items()}
+    lowest = min(min(curve) for named in curves.values() for curve in named.values())
+    for ax, (title, named) in zip(axes, curves.items()):
+        ax.set(xlabel="passes over the training images", title=title, ylim=(lowest - 2, 98))
         ax.xaxis.get_major_locator().set_params(integer=True)
-        for name, curve in _curves(card, budget).items():
+        for name, curve in named.items():
             ax.plot(range(1, len(curve) + 1), curve, "o-", ms=5, lw=2.5, color=LINES[name])
-            ends.append((curve[-1], f"{name}: {curve[-1]:.1f}", LINES[name]))
-        name_lines(ax, ends)
+        name_lines(ax, [(curve[-1], f"{curve[-1]:.1f} {name}", LINES[name]) for name, curve in named.items()])
     axes[0].set_ylabel("top-1 validation error in per cent")
 
 
