@@ -50,6 +50,8 @@ def test_changes_are_against_the_whole_network(ax):
     drawn.draw_changes(ax, {"full": [80.0, 82.0], "without fc7": [78.0, 79.0], "alexnet": []})
     assert list(ax.lines[2].get_xdata()) == [-3.0, -2.0]
     assert words(ax)[:3] == ["−2.5", "−0.5", "+2.1"]  # ours and the paper's; the paper's alone
+    alone = drawn.draw_changes(plt.subplots()[1], {"full": [80.0, 82.0], "without fc7": [78.0, 79.0]}, paper=None)
+    assert words(alone) == ["−2.5"]
 
 
 def test_the_best_network_stands_on_top_of_its_column(ax):
@@ -75,6 +77,7 @@ def test_curves_end_where_the_table_does():
     _, axes = plt.subplots(1, 2, sharey=True)
     drawn.draw_curves(axes, card(full=80.0, alexnet=90.0), {"short": "three", "long": "twelve"})
     assert [list(line.get_ydata()) for line in axes[0].lines] == [[89.0, 84.0, 80.0]] and not axes[1].lines
+    assert [text.get_text() for text in axes[1].texts] == ["not trained yet"]
     plt.close("all")
 
 

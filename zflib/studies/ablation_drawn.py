@@ -91,7 +91,7 @@ def draw_sizes(ax: Axes, names: Sequence[str]) -> Axes:
 def draw_changes(ax: Axes, ours: Mapping[str, Sequence[float]], *, paper: int | None = 1) -> Axes:
     """Beside `draw_networks`: errors less the whole network's. A dot for each of our trainings, a diamond: the paper's.
 
-    `ours`: variant -> errors in per cent, "full" among them; `paper`: which of its three errors, or None.
+    `ours`: variant -> errors in per cent, "full" among them; `paper`: which of its three errors, or None: our means.
     """
     base = np.mean(ours["full"])
     ax.axvline(0, color=INK, lw=1)
@@ -100,12 +100,15 @@ def draw_changes(ax: Axes, ours: Mapping[str, Sequence[float]], *, paper: int | 
         ax.plot(changes, [-row] * len(changes), "o", ms=10, color=CONV, alpha=0.75, markeredgecolor="white")
         if name == "full":
             continue
-        left = paper is None or not len(changes) or changes.mean() < change  # ours on the left, the paper's right
+        if paper is None:
+            ax.plot(changes.mean(), -row, "|", ms=20, mew=2, color=INK)
+            ax.text(changes.mean(), 0.27 - row, _signed(changes.mean()), ha="center", fontsize=12, color=INK)
+            continue
+        left = not len(changes) or changes.mean() < change  # ours on the left, the paper's right
         if len(changes):
             _beside(ax, changes.min() if left else changes.max(), -row, _signed(changes.mean()), CONV, left=left)
-        if paper is not None:
-            ax.plot(change, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
-            _beside(ax, change, -row, _signed(change), PAPER, left=not left)
+        ax.plot(change, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
+        _beside(ax, change, -row, _signed(change), PAPER, left=not left)
     if paper is not None:
         ax.text(0, 0.5, "ours   ", color=CONV, ha="right", fontsize=12)
         ax.text(0, 0.5, "   the paper's", color=PAPER, ha="left", fontsize=12)
@@ -172,6 +175,8 @@ def draw_curves(axes: Sequence[Axes], card: dict, budgets: Mapping[str, str]) ->
     for ax, (title, named) in zip(axes, curves.items()):
         ax.set(xlabel="passes over the training images", title=title, ylim=(lowest - 2, 98))
         ax.xaxis.get_major_locator().set_params(integer=True)
+        if not named:
+            ax.text(0.5, 0.5, "not trained yet", ha="center", transform=ax.transAxes, fontsize=13, color=INK)
         for name, curve in named.items():
             ax.plot(range(1, len(curve) + 1), curve, "o-", ms=5, lw=2.5, color=LINES[name])
         name_lines(ax, [(curve[-1], f"{curve[-1]:.1f} {name}", LINES[name]) for name, curve in named.items()])
