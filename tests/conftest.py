@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 
 @pytest.hookimpl(tryfirst=True)  # before what is nightly is left out
 def pytest_collection_modifyitems(items):
-    """What a class can skip runs at night."""
+    """What a class can skip runs at night, and so does what needs all pages of the website."""
     for item in items:
-        if item.path.parent.name == "deeper":
+        if item.path.parent.name == "deeper" or "site" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.nightly)

@@ -138,7 +138,7 @@ def test_on_colab_an_unpublished_copy_fetches_nothing_and_says_what_to_do(tmp_pa
 
 
 def test_one_command_points_badges_and_the_clone_at_the_publisher(tmp_path):
-    for name in ("notebooks", "pyproject.toml", "README.md"):
+    for name in ("notebooks", "zflib", "pyproject.toml", "README.md", "README.ko.md", "TEACHING.md"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     address = "https://github.com/ada/lovelace-course"

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import zflib
-from zflib import data, explore
+from zflib import data, explore, show
 from zflib.experiments.transforms import Move, moved
 from zflib.explore import charts, invariance_explorer
 from zflib.models import Conv, Geometry, ZFNet
@@ -398,7 +398,7 @@ def test_the_pointer_takes_the_picture_along_and_chooses_amounts(cat):
 def test_a_chart_draws_values_where_they_belong():
     chart = charts.Chart((0, 10), 2.0, 1.0)
     pixels = chart.pixels(10, {"a": {0: 2.0, 10: 0.0}}, {"a": {0: 0.0, 10: 2.0}})
-    blue, paler = (np.array(colour) for colour in ((0, 0x72, 0xB2), charts._paler(charts.CURVES[0])))
+    blue, paler = (np.array(colour) for colour in ((0, 0x72, 0xB2), charts._paler(show.CURVES[0])))
     near = lambda x, y, colour: np.abs(pixels[round(y), round(x)].astype(int) - colour).max() < 40  # noqa: E731
     assert near(chart.x(2.5), chart.y(0.5), blue) and near(chart.x(2.5), chart.y(1.5), paler)
     assert not near(chart.x(2.5), chart.y(0.8), blue) and chart.amount(chart.x(7)) == pytest.approx(7)

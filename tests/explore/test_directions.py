@@ -29,7 +29,7 @@ def test_every_stop(net):
             panel.controls["direction"].value, panel.controls["degrees"].value = name, degrees
             assert not panel.status.value and panel.pixels.shape == first.shape and name in panel.text
     assert not np.array_equal(panel.pixels, first)
-    assert len(panel._repr_mimebundle_()["image/png"]) < 1_400_000
+    assert len(panel._repr_mimebundle_()[0]["image/png"]) < 1_400_000
 
 
 def test_directions_of_its_own(net):

@@ -89,7 +89,7 @@ def test_winners_of_images_of_yours(net):
 
 def test_the_shipped_evolution_plays_where_no_kernel_runs():
     panel = explore.evolution()
-    stored = Image.open(io.BytesIO(base64.b64decode(panel._repr_mimebundle_()["image/png"])))
+    stored = Image.open(io.BytesIO(base64.b64decode(panel._repr_mimebundle_()[0]["image/png"])))
     assert stored.n_frames == 5 and panel.values["epoch"] == 12
     play = panel.children[0].children[0]
     assert (play.min, play.max, play.value) == (0, 4, 4)

@@ -217,13 +217,14 @@ def test_panel_without_ipyevents_has_its_controls(monkeypatch):
 
 def test_panel_has_a_static_picture_and_its_words_for_readers_without_a_kernel():
     panel = explore.panel(lambda n: (flat(n), f"grey {n}"), n=(0, 9, 5))
-    bundle = panel._repr_mimebundle_()
+    bundle, metadata = panel._repr_mimebundle_()
+    assert metadata == {"image/png": {"alt": "grey 5"}}
     assert np.array_equal(decoded(base64.b64decode(bundle["image/png"])), flat(5))
     assert bundle["text/plain"] == "grey 5"
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
     assert "zf-fast" in panel._dom_classes
     panel.close()
-    assert "application/vnd.jupyter.widget-view+json" not in explore.Panel._repr_mimebundle_(panel)
+    assert "application/vnd.jupyter.widget-view+json" not in explore.Panel._repr_mimebundle_(panel)[0]
 
 
 # --- the stepper -----------------------------------------------------------------------------------------------------

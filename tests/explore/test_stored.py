@@ -18,7 +18,7 @@ def flat(value: int) -> np.ndarray:
 
 def stored(panel) -> list[int]:
     """The first pixel of every frame that is stored."""
-    image, found = Image.open(io.BytesIO(base64.b64decode(panel._repr_mimebundle_()["image/png"]))), []
+    image, found = Image.open(io.BytesIO(base64.b64decode(panel._repr_mimebundle_()[0]["image/png"]))), []
     for i in range(getattr(image, "n_frames", 1)):
         image.seek(i)
         found.append(image.convert("RGB").getpixel((0, 0))[0])
@@ -46,3 +46,12 @@ def test_a_stepper_stores_its_steps_at_most_twelve():
     steps = stored(explore.stepper([flat(i) for i in range(40)]))
     assert len(steps) == 12 and steps[0] == 0 and steps[-1] == 39 and steps == sorted(steps)
     assert stored(explore.stepper([flat(5)])) == [5]
+
+
+def test_what_is_stored_is_told_in_words():
+    def words(panel) -> str:
+        return panel._repr_mimebundle_()[1]["image/png"]["alt"]
+
+    assert words(explore.panel(lambda big_step: flat(big_step), big_step=(0, 9))) == "a picture set by big step"
+    told = words(explore.stepper([flat(1), flat(2), flat(3)], labels=["filter", "rectify", "pool"]))
+    assert told == "an animation of 3 pictures; first: Step 1 of 3: filter; last: Step 3 of 3: pool"

@@ -233,6 +233,7 @@ def test_occlusion_is_exact_and_watches_fire9(net, cats):
         torch.testing.assert_close(net(covered).softmax(1)[:, 967], found.probability.flatten(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_the_other_experiments_and_their_default_layers(net, cats):
     curves = zflib.invariance(net, cats, [285, 967], transform="translate", amounts=(0, 30))
     assert list(curves.distance) == ["conv1", "fire9"] and float(curves.distance["fire9"][1].min()) > 0
@@ -245,6 +246,7 @@ def test_the_other_experiments_and_their_default_layers(net, cats):
     assert torch.equal(photos.images, peaks.images)
 
 
+@pytest.mark.nightly
 def test_units_and_studies(net, cats):
     units = Units(net, cats)
     assert units.layers == net.conv_names
@@ -256,6 +258,7 @@ def test_units_and_studies(net, cats):
     assert architecture.aliasing(net, pixels, "conv1", shifts=(0, 1)).shape == (64,)
 
 
+@pytest.mark.nightly
 def test_the_explorers(net, cats):
     assert "of fire9 is" in explore.layers(net, ["chelsea"]).text
     assert "chelsea: bullfrog (30) of conv10 is strongest" in explore.layers(net, ["chelsea"], layer="conv10").text

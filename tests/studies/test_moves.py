@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import zflib
+from zflib import show
 from zflib.experiments.transforms import Move, moved
 from zflib.studies import moves
 
@@ -116,6 +117,7 @@ def test_a_thin_line_leads_from_where_a_line_ends_to_its_name():
     _, ax = plt.subplots()
     moves.name_lines(ax, [(0.2, "a", "black"), (0.2, "b", "red")], at=0.9)
     for line, text in zip(ax.lines, ax.texts):
-        assert (line.get_xdata()[0], line.get_ydata()[0]) == (0.9, 0.2) and line.get_color() == text.get_color()
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (0.9, 0.2)
+        assert text.get_color() == show.ink(line.get_color())
         assert line.get_ydata()[1] == text.get_position()[1] and line.get_xdata()[1] < text.get_position()[0]
     plt.close("all")

@@ -3,6 +3,7 @@
 from .ablation import order, together, without
 from .architecture import band_share, dead, find_stride
 from .before_and_beside import ascent_step, hessian_times, ignores
+from .bug_museum import adjoint_test, labels, new_property, stamp_test
 from .correspondence import chance, sign_distance, without_parts
 from .deconvnet import block_down, project, swap_switches
 from .evolution import bet_on_jumps, first_named
@@ -20,12 +21,12 @@ from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict
 from .your_own_network import find_detector, hand_a_rule
 
 __all__ = [
-    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "ascent_step", "band_share", "bet_on_jumps", "block_down",
-    "chance", "cheater", "compared_distance", "dead", "descend", "different_places", "dropout", "field_box",
-    "filter_image", "find_detector", "find_stride", "firing_threshold", "first_named", "fooling_shift", "hand_a_rule",
-    "hessian_times", "ignores", "invariance_score", "layer_scores", "losers", "missing_rows", "neighbours", "order",
-    "pixel_means", "pool_again", "progress", "project", "rectify", "renormalise", "report", "sign_distance",
-    "single_activation", "slide", "stamps", "swap_switches", "together", "top_images", "transposed_filter", "unpool",
-    "vote", "walk_down", "which_rule", "without",
-    "without_parts",
+    "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "adjoint_test", "ascent_step", "band_share",
+    "bet_on_jumps", "block_down", "chance", "cheater", "compared_distance", "dead", "descend", "different_places",
+    "dropout", "field_box", "filter_image", "find_detector", "find_stride", "firing_threshold", "first_named",
+    "fooling_shift", "hand_a_rule", "hessian_times", "ignores", "invariance_score", "labels", "layer_scores", "losers",
+    "missing_rows", "neighbours", "new_property", "order", "pixel_means", "pool_again", "progress", "project",
+    "rectify", "renormalise", "report", "sign_distance", "single_activation", "slide", "stamp_test", "stamps",
+    "swap_switches", "together", "top_images", "transposed_filter", "unpool", "vote", "walk_down", "which_rule",
+    "without", "without_parts",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from .. import show
 
 NOT_ATTEMPTED, WRONG, RIGHT = "not attempted", "wrong", "right"
+_BADGE = "padding:0 .4em;border-radius:3px;color:#ffffff;background:"  # read in light themes and in dark ones
 _COLOURS = {NOT_ATTEMPTED: "#6c757d", WRONG: "#b45309", RIGHT: "#15803d"}
 
 
@@ -28,7 +29,7 @@ class Verdict:
         return f"{self.state}: {self.message}"
 
     def _repr_html_(self) -> str:
-        text = f'<b style="color:{_COLOURS[self.state]}">{self.state}</b>: {html.escape(self.message)}'
+        text = f'<b style="{_BADGE}{_COLOURS[self.state]}">{self.state}</b>: {html.escape(self.message)}'
         if self.picture is None:
             return f"<p>{text}</p>"
         source, alt = base64.b64encode(self.picture).decode(), "the target, and your answer where it can be drawn"

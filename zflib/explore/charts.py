@@ -48,8 +48,6 @@ def place(x: float, y: float, shape, *, side: int) -> tuple[float, float]:
     return tuple(spot)
 
 
-#: Colours that the colour-blind tell apart (Okabe and Ito), for curves; their names stand beside them.
-CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 LEFT, RIGHT, TOP_EDGE, BOTTOM = 34, 150, 8, 262  # of the curves' field in their chart
 FINER = 2  # the chart is drawn so many times as large
 
@@ -81,7 +79,7 @@ class Chart:
         sheet = Image.new("RGB", (WIDE * FINER, SIDE * FINER), "white")
         draw = ImageDraw.Draw(sheet)
         self._frame(draw, now)
-        colours = dict(zip(measured, cycle(CURVES)))
+        colours = dict(zip(measured, cycle(show.CURVES)))
         for name, colour in colours.items():
             self._line(draw, whole.get(name, {}), _paler(colour), 2)
             self._line(draw, measured[name], colour, 2)
@@ -89,7 +87,7 @@ class Chart:
                 self._dot(draw, amount, value, 2, colour)
             self._dot(draw, now, measured[name][now], 5, colour)
         for name, y in _apart({name: self.y(curve[now]) for name, curve in measured.items()}).items():
-            _text(draw, WIDE - RIGHT + 8, y, f"{name[-14:]} {measured[name][now]:.2f}", colours[name], "lm")
+            _text(draw, WIDE - RIGHT + 8, y, f"{name[-14:]} {measured[name][now]:.2f}", show.ink(colours[name]), "lm")
         return np.asarray(sheet.resize((WIDE, SIDE), Image.Resampling.BOX))
 
     def _frame(self, draw: ImageDraw.ImageDraw, now: float) -> None:

@@ -21,6 +21,7 @@ except ImportError:
     Event = None
 
 CURSOR = "<style>.zf-pointer { cursor: crosshair; touch-action: none }</style>"
+ALERT = "color:#b00020;background:#ffffff;margin:0"  # read in light themes and in dark ones
 FRAMES = 12  # at most, of an animation that is stored
 
 
@@ -89,7 +90,7 @@ class Panel(widgets.VBox):
             action()
         except Exception as error:
             message = html.escape(f"{type(error).__name__}: {error}")
-            self.status.value = f'<p role="alert" style="color:#b00020;margin:0">{message}</p>'
+            self.status.value = f'<p role="alert" style="{ALERT}">{message}</p>'
         else:
             self.status.value = ""
 
@@ -112,21 +113,26 @@ class Panel(widgets.VBox):
             self._moving = None
             _hear_at_once(*self.controls.values())
 
-    def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict:
+    def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> tuple[dict, dict]:
+        png, words = self._stored()
         bundle = {"text/plain": self.text or "a panel of controls and one picture"}
-        bundle["image/png"] = base64.b64encode(self._stored()).decode()
+        bundle["image/png"] = base64.b64encode(png).decode()
         if self.comm is not None:  # None once closed
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
-        return bundle
+        return bundle, {"image/png": {"alt": words}}
 
-    def _stored(self) -> bytes:
-        """The PNG for where no kernel runs: `frames` as an animation, else the picture last drawn."""
+    def _stored(self) -> tuple[bytes, str]:
+        """The PNG for where no kernel runs, and its words: `frames` as an animation, else the picture last drawn."""
         if not self.frames:
-            return _encoded(self.pixels, "PNG", optimize=True)
+            said = self.text or f"a picture set by {', '.join(self.controls)}".replace("_", " ")
+            return _encoded(self.pixels, "PNG", optimize=True), said
         with self._lock:
             drawn = self._frames_drawn()
-        return show.animated([pixels[0] if isinstance(pixels, tuple) else pixels for pixels in drawn])
+        drawn = [one if isinstance(one, tuple) else (one, "") for one in drawn]
+        pixels, words = zip(*drawn)
+        told = [f"{when}: {said}" for when, said in zip(("first", "last"), (words[0], words[-1])) if said]
+        return show.animated(pixels), "; ".join([f"an animation of {len(drawn)} pictures", *told])
 
     def _frames_drawn(self) -> list:
         """What `draw` gives for each frame. The controls that it moves for them move nothing else, and then go back."""

@@ -17,6 +17,7 @@ from .figures import (
     projection,
     style,
 )  # fmt: skip
+from .inks import CURVES, black_or_white, contrast, ink
 from .light import calm, energy, lit
 from .moving import animated
 from .pixels import (
@@ -38,8 +39,10 @@ from .pixels import (
     upscale,
 )  # fmt: skip
 from .sheets import channel_label, encoded, figure2, on_page, poster, projection_tile
+from .words import describe
 
 __all__ = [
+    "CURVES",
     "DIVERGING",
     "GREY",
     "ORANGE",
@@ -49,10 +52,13 @@ __all__ = [
     "axes_at",
     "axes_pixels",
     "beside",
+    "black_or_white",
     "calm",
     "caption",
     "channel_label",
+    "contrast",
     "crop_box",
+    "describe",
     "difference_png",
     "drop",
     "drop_pixels",
@@ -65,6 +71,7 @@ __all__ = [
     "framed",
     "grid",
     "image_pixels",
+    "ink",
     "limit",
     "lit",
     "machine",

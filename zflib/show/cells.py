@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from .figures import short
+from .inks import black_or_white
 from .pixels import DIVERGING, ORANGE, as_array, image_pixels
+from .words import in_rows, short
 
 WRITTEN = 26  # cells in a row of the figure: with more of them, no numbers are written
 WIDE, TALL = 12.5, 7.0  # inches at most: a page at 80 dots per inch
@@ -47,7 +48,17 @@ def matrices(values: Sequence, ax: Axes | None = None, *, titles: Sequence[str] 
             ax.text(left - gap / 2, height / 2, signs[i], ha="center", va="center", fontsize=18)
     ax.set(xlim=(-0.1, width + 0.1), ylim=(height + 0.1, -0.9), aspect="equal")
     ax.set_axis_off()
+    ax.set_label(_in_words(arrays, titles, signs))
     return ax
+
+
+def _in_words(arrays: Sequence[np.ndarray], titles: Sequence[str], signs: Sequence[str]) -> str:
+    """ "image: rows 1 0; 0 1, ∗, filter: rows 1; 2": what `describe` says of matrices."""
+    words = []
+    for i, array in enumerate(arrays):
+        words.append(": ".join([*titles[i : i + 1], in_rows(array)]))
+        words += signs[i : i + 1] if i + 1 < len(arrays) else []
+    return ", ".join(words)
 
 
 def _text_size(arrays: Sequence[np.ndarray], inches: float) -> float:
@@ -71,7 +82,7 @@ def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colou
     full = full or float(np.abs(array.astype(float)).max()) or 1.0
     low = -full if colours == DIVERGING else 0
     place = (left, left + width, top + height, top)
-    ax.imshow(array, cmap=colours, vmin=low, vmax=full, extent=place, interpolation="nearest")
+    drawn = ax.imshow(array, cmap=colours, vmin=low, vmax=full, extent=place, interpolation="nearest")
     lines = {"color": "white" if size else "0.8", "lw": 1.2 if size else 0.2}
     ax.hlines(np.arange(top, top + height + 1), left, left + width, **lines)
     ax.vlines(np.arange(left, left + width + 1), top, top + height, **lines)
@@ -80,7 +91,7 @@ def _matrix(ax: Axes, array: np.ndarray, top: float, left: float, *, full, colou
     for (row, column), value in np.ndenumerate(array):
         if value == blank:
             continue
-        ink = "white" if abs(value) > 0.65 * full else "black"
+        ink = black_or_white(drawn.to_rgba(value))
         place = (left + column + 0.5, top + row + 0.52)
         ax.text(*place, short(value), ha="center", va="center", fontsize=size, color=ink)
 

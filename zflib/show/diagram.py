@@ -25,6 +25,7 @@ STEP = 92  # between two rows of tiles: an arrow and its words
 PHOTO = 520
 HEAD = 120
 INK, PALE = (34, 34, 34), (205, 205, 205)
+FAINT = (118, 118, 118)  # of the words of pale parts: they can still be read
 UP, DOWN, SWITCH = (0, 90, 160), (190, 75, 0), (0, 130, 95)  # blue, orange, green: told apart by the colour-blind
 #: Which parts of the course light what: (column, kind of operation).
 PARTS = {
@@ -129,9 +130,9 @@ class _Drawing:
 
     def _heads(self) -> None:
         up, down = (self._any_lit(column) for column in ("up", "down"))
-        self._text("up: the network", LEFT + BLOCK // 2, 36, 44, UP if up else PALE)
+        self._text("up: the network", LEFT + BLOCK // 2, 36, 44, UP if up else FAINT)
         if self.until > self.count + 1:
-            self._text("down: the deconvnet", RIGHT + BLOCK // 2, 36, 44, DOWN if down else PALE)
+            self._text("down: the deconvnet", RIGHT + BLOCK // 2, 36, 44, DOWN if down else FAINT)
 
     def _any_lit(self, column: str) -> bool:
         return any(self._lit(column, number) for number in range(self.count))
@@ -166,9 +167,9 @@ class _Drawing:
         while font(22).getlength(name) > TILE:
             name = "…" + name[2:]  # the end of a path says more than its beginning
         strip = Image.new("RGB", (TILE, 52), "white")
-        draw, colour = ImageDraw.Draw(strip), INK if lit else PALE
+        draw, ink = ImageDraw.Draw(strip), INK if lit else FAINT
         for y, text in ((13, name), (38, "{}×{}".format(*stage.up.shape[-2:]))):
-            draw.text((TILE // 2, y), text, fill=colour, font=font(22), anchor="mm")
+            draw.text((TILE // 2, y), text, fill=ink, font=font(22), anchor="mm")
         self.image.paste(strip.rotate(90, expand=True), (LEFT - 58, top))
 
     def _legend(self) -> None:
@@ -178,8 +179,8 @@ class _Drawing:
         bar = bar[(side - 26) // 2 : (side + 26) // 2]
         self._paste(bar, MIDDLE - side // 2, top, self.here is None)
         for x, words in ((-side // 2, "negative"), (0, "0"), (side // 2, "positive")):
-            self._text(words, MIDDLE + x, top + 50, 24, INK if self.here is None else PALE)
-        self._text("maps and filters", MIDDLE, top - 26, 24, INK if self.here is None else PALE)
+            self._text(words, MIDDLE + x, top + 50, 24, INK if self.here is None else FAINT)
+        self._text("maps and filters", MIDDLE, top - 26, 24, INK if self.here is None else FAINT)
 
     def _choice(self) -> None:
         """From the way up to the way down: one activation."""
@@ -190,9 +191,9 @@ class _Drawing:
         self._line([(LEFT + BLOCK + 14, y), (RIGHT - 14, y)], colour, head=True)
         stage, (row, column) = self.found.stages[-1], self.found.position
         value = float(stage.up[self.found.channel, row, column])
-        self._text("keep one activation", MIDDLE, y - 102, 28, INK if lit else PALE)
-        self._text(f"({value:.3g}, in channel {self.found.channel}),", MIDDLE, y - 68, 24, INK if lit else PALE)
-        self._text("set all others to 0", MIDDLE, y - 32, 28, INK if lit else PALE)
+        self._text("keep one activation", MIDDLE, y - 102, 28, INK if lit else FAINT)
+        self._text(f"({value:.3g}, in channel {self.found.channel}),", MIDDLE, y - 68, 24, INK if lit else FAINT)
+        self._text("set all others to 0", MIDDLE, y - 32, 28, INK if lit else FAINT)
 
     def _shared(self, number: int, stage: Stage, y: int) -> None:
         """What both ways have in common: filters, the rectifier, switches."""
@@ -213,7 +214,7 @@ class _Drawing:
             if self._used(stage):
                 self._paste(tile[::-1, ::-1], left, y + 20, lit)
         words = "the filters, and turned by 180°" if self._used(stage) else "the filters"
-        self._text(words, MIDDLE, y, 24, INK if lit else PALE)
+        self._text(words, MIDDLE, y, 24, INK if lit else FAINT)
 
     def _used(self, stage: Stage) -> bool:
         """Whether the way down has come past a stage."""
@@ -236,7 +237,7 @@ class _Drawing:
         words = font(28).getlength(_up_words(stage))
         self._line([(LEFT + BLOCK // 2 - 100 + words, y), (MIDDLE - side // 2 - 10, y)], colour, head=True)
         self._paste(tile, MIDDLE - side // 2, y - side // 2, lit)
-        self._text("switches", MIDDLE, y + side // 2 + 18, 26, colour)
+        self._text("switches", MIDDLE, y + side // 2 + 18, 26, SWITCH if lit else FAINT)
         if self._used(stage):
             self._line([(MIDDLE + side // 2 + 10, y), (RIGHT + BLOCK // 2 - 180, y)], colour, head=True)
 
@@ -245,7 +246,7 @@ class _Drawing:
     def _arrow(self, x: int, start: int, end: int, words: str, colour, lit: bool) -> None:
         """A vertical arrow and its words, to the right of it."""
         self._line([(x - 150, start), (x - 150, end)], colour if lit else PALE, head=True, width=8)
-        self._text(words, x - 120, (start + end) // 2, 28, INK if lit else PALE, anchor="lm")
+        self._text(words, x - 120, (start + end) // 2, 28, INK if lit else FAINT, anchor="lm")
 
     def _line(self, points: Sequence[tuple], colour, *, head: bool = False, width: int = 5) -> None:
         (x0, y0), (x, y) = points[-2:]

@@ -6,6 +6,7 @@ import io
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,20 +17,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
+from .inks import CURVES, black_or_white
 from .pixels import DIVERGING, ORANGE, as_array, fit, image_pixels, mosaic, signed_pixels, upscale
+from .words import in_rows, short, with_words
 
 
 def style() -> None:
-    """Readable defaults for notebook figures: crisp pixels, no frames around pictures, twice as fine as a page."""
+    """Readable defaults for notebook figures: crisp pixels, no frames around pictures, twice as fine as a page.
+
+    In a notebook every figure is stored with its description (see `describe`) as the text alternative `alt`.
+    """
     plt.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 80, "figure.constrained_layout.use": True, "font.size": 11,
         "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "image.interpolation": "nearest",
-        "figure.facecolor": "white",
+        "figure.facecolor": "white", "axes.prop_cycle": plt.cycler(color=CURVES),
     })  # fmt: skip
-    if getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)() is not None:  # in a notebook
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None:  # in a notebook
         from matplotlib_inline.backend_inline import set_matplotlib_formats  # comes with IPython
 
         set_matplotlib_formats("retina")
+        png = shell.display_formatter.formatters["image/png"]
+        png.for_type(Figure, partial(with_words, png.lookup_by_type(Figure)))
 
 
 def axes_pixels(figure: Figure | Axes) -> np.ndarray:
@@ -114,12 +123,6 @@ def filters(conv: nn.Conv2d, ax: Axes | None = None, *, columns: int = 16, title
     return _draw(sheet, _axes(ax, (9, 9 * height / width)), title)
 
 
-def short(value: float) -> str:
-    """A number that fits into a small square: 1.5, 0.25, -12, never -0."""
-    text = f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
 def _fitting(ax: Axes, texts: Sequence[str], columns: int) -> float:
     """The font size, at most 10, at which the longest text fits into one of the columns of `ax`."""
     spec = ax.get_subplotspec()
@@ -137,17 +140,18 @@ def numbers(
     array = as_array(values)
     ax = _axes(ax)
     full = full or float(np.abs(array).max()) or 1.0
-    ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)
+    drawn = ax.imshow(array, cmap=colours, vmin=-full if colours == DIVERGING else 0, vmax=full)
     texts = [short(value) for value in array.flat]
     font_size = _fitting(ax, texts, array.shape[1])
     for ((row, column), value), text in zip(np.ndenumerate(array), texts):
-        ink = "white" if abs(value) > 0.65 * full else "black"
+        ink = black_or_white(drawn.to_rgba(value))
         ax.text(column, row, text, ha="center", va="center", fontsize=font_size, color=ink)
     ax.set_xticks(np.arange(array.shape[1] + 1) - 0.5, labels=[])
     ax.set_yticks(np.arange(array.shape[0] + 1) - 0.5, labels=[])
     ax.grid(color="white", lw=1.5)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    ax.set_label(in_rows(array))
     if title is not None:
         ax.set_title(title)
     return ax

@@ -115,7 +115,7 @@ def _card(tile: np.ndarray, text: str) -> np.ndarray:
     return np.concatenate([tile, words])
 
 
-def on_page(pixels: np.ndarray, alt: str = "", *, width: int = WIDTH // 2):
+def on_page(pixels: np.ndarray, alt: str, *, width: int = WIDTH // 2):
     """The (H,W,3) uint8 picture for a notebook's last line: shown `width` pixels wide, and sharp on fine screens.
 
     Stored as JPEG, some 100 kB for each row of `figure2`. `alt` describes it for those who cannot see it.

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import show
 from ..models import Geometry
-from ..show import Axes
+from ..show import Axes, black_or_white, ink
 from .ablation import FIVE, LAYERS, VARIANTS, costs, found
 from .moves import name_lines
 
@@ -47,9 +47,9 @@ def _draw_shares(ax: Axes, names: Sequence[str], ends: np.ndarray, colours: Sequ
     for name, left, right, colour in zip(names, ends, ends[1:], colours):
         ax.barh(top - 0.17, right - left, left=left, height=0.34, color=colour, edgecolor="white", lw=1.5)
         if right - left > 0.035:
-            ink = "white" if colour == CONV else "black"
             words = f"{name}\n{right - left:.0%}"
-            ax.text((left + right) / 2, top - 0.17, words, ha="center", va="center", fontsize=14, color=ink)
+            ax.text((left + right) / 2, top - 0.17, words, ha="center", va="center", fontsize=14,
+                    color=black_or_white(colour))  # fmt: skip
 
 
 # --- networks as rows of boxes ---------------------------------------------------------------------------------------
@@ -64,8 +64,8 @@ def draw_networks(ax: Axes, names: Sequence[str]) -> Axes:
             box = {"color": "none", "edgecolor": "#8a8f98", "ls": ":", "lw": 1.5}
             if width:
                 box = {"color": FULLY if layer.startswith("fc") else CONV}
-                ink = "black" if layer.startswith("fc") else "white"
-                ax.text(column + 0.43, -row, width, ha="center", va="center", fontsize=11.5, color=ink)
+                ax.text(column + 0.43, -row, width, ha="center", va="center", fontsize=11.5,
+                        color=black_or_white(box["color"]))  # fmt: skip
             ax.bar(column + 0.43, tall, 0.86, bottom=-row - tall / 2, **box)
         ax.text(-0.2, -row, name, ha="right", va="center", fontsize=13)
     for column, layer in enumerate(LAYERS):
@@ -110,8 +110,8 @@ def draw_changes(ax: Axes, ours: Mapping[str, Sequence[float]], *, paper: int | 
         ax.plot(change, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
         _beside(ax, change, -row, _signed(change), PAPER, left=not left)
     if paper is not None:
-        ax.text(0, 0.5, "ours   ", color=CONV, ha="right", fontsize=12)
-        ax.text(0, 0.5, "   the paper's", color=PAPER, ha="left", fontsize=12)
+        ax.text(0, 0.5, "ours   ", color=ink(CONV), ha="right", fontsize=12)
+        ax.text(0, 0.5, "   the paper's", color=ink(PAPER), ha="left", fontsize=12)
     ax.set(ylim=(0.5 - len(ours), 1.0), yticks=[], xlabel="change of the top-1 error, in points")
     ax.margins(x=0.2)
     ax.spines["left"].set_visible(False)
@@ -121,7 +121,7 @@ def draw_changes(ax: Axes, ours: Mapping[str, Sequence[float]], *, paper: int | 
 def _beside(ax: Axes, x: float, y: float, words: str, colour: str, *, left: bool) -> None:
     """Write a number a little to the left or to the right of its dot."""
     ax.annotate(words, (x, y), (-9 if left else 9, 0), textcoords="offset points", ha="right" if left else "left",
-                va="center", fontsize=12, color=colour)  # fmt: skip
+                va="center", fontsize=12, color=ink(colour))  # fmt: skip
 
 
 def _signed(number: float) -> str:
@@ -160,8 +160,8 @@ def draw_gap(ax: Axes, card: dict) -> Axes:
         ax.plot(gaps, [-row] * len(gaps), "o", ms=9, color=CONV, alpha=0.75, markeredgecolor="white")
         paper = variant.paper[1] - variant.paper[0]
         ax.plot(paper, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
-    ax.text(paper + 0.8, -row, "the paper", color=PAPER, va="center", fontsize=12)
-    ax.text(max(gaps, default=0) + 0.8, -row, "ours", color=CONV, va="center", fontsize=12)
+    ax.text(paper + 0.8, -row, "the paper", color=ink(PAPER), va="center", fontsize=12)
+    ax.text(max(gaps, default=0) + 0.8, -row, "ours", color=ink(CONV), va="center", fontsize=12)
     ax.axvline(0, color=INK, lw=1)
     ax.set_yticks(range(0, -len(VARIANTS), -1), list(VARIANTS), fontsize=12)
     ax.set_xlabel("validation error less training error, in points")
@@ -233,7 +233,7 @@ def _draw_pairs(ax: Axes, card: dict, name: str) -> None:
             ax.barh(height, value, height=0.34, color=colour)
             side = "left" if value >= 0 else "right"
             text = f" {words} {_signed(value)} "
-            ax.text(value, height, text, va="center", ha=side, fontsize=12, color=colour)
+            ax.text(value, height, text, va="center", ha=side, fontsize=12, color=ink(colour))
     ax.axvline(0, color=INK, lw=1)
     ax.set(xlim=(-48, 52), ylim=(-1.6, 0.6), xlabel="change against the whole network, in points")
     ax.set_yticks([0, -1], ["validation\nerror", "training\nerror"], fontsize=12)

@@ -95,7 +95,8 @@ def draw_strides(ax: Axes, scores: Mapping[str, Mapping[int, torch.Tensor]]) -> 
             mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
             ax.plot([x - 0.11, x + 0.11], [mean, mean], color="black", lw=2.5)
             ax.text(x + 0.125, mean, f"{mean:.3f}\n± {error:.3f}", va="center", fontsize=11)
-        ax.text(0.48 * place - 0.32, 0.35, f"filters of\n{name}", color=COLOURS[name], ha="center", fontsize=12)
+        ink = show.ink(COLOURS[name])
+        ax.text(0.48 * place - 0.32, 0.35, f"filters of\n{name}", color=ink, ha="center", fontsize=12)
     ticks = (0.02, 0.05, 0.1, 0.2, 0.5)
     ax.set(yscale="log", ylabel="flicker of a filter", xlim=(-0.5, len(strides) - 0.5))
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -129,7 +130,7 @@ def _share_bar(ax: Axes, at: float, shares: torch.Tensor) -> None:
     left, errors = 0.0, shares.std(dim=0) / len(shares) ** 0.5
     for band, share, error in zip(BANDS, shares.mean(dim=0).tolist(), errors.tolist()):
         ax.barh(at, share, left=left, color=BANDS[band], height=0.8)
-        ink = "white" if band == "low" else "black"
+        ink = show.black_or_white(BANDS[band])
         if share >= 0.04:
             ax.text(
                 left + share / 2, at, f"{share:.2f} ± {error:.2f}", ha="center", va="center", color=ink, fontsize=12
@@ -158,7 +159,8 @@ def draw_profiles(ax: Axes, curves: Mapping[str, torch.Tensor], *, size: int = 5
     ax.axvspan(17.5 / size, 20.5 / size, color="#f3e6d8", zorder=0)
     for (name, curve), (colour, line, at, factor) in zip(curves.items(), styles):
         ax.semilogy(np.arange(len(curve)) / size, curve.tolist(), line, color=colour, lw=2.5)
-        ax.text(at / size, float(curve[at]) * factor, name, color=colour, ha="center", va="bottom", fontsize=13)
+        spot, ink = (at / size, float(curve[at]) * factor), show.ink(colour)
+        ax.text(*spot, name, color=ink, ha="center", va="bottom", fontsize=13)
     waves = (28, 14, 8, 6, 5, 4, 3, 2.2)
     ax.set_xticks([1 / wave for wave in waves], [f"{wave:g}" for wave in waves])
     ax.set(xlim=(1 / size, 0.5), xlabel="pixels a wave", ylabel="share of the energy")

@@ -21,7 +21,7 @@ from ..deconv import RULES, Deconvnet
 from ..experiments.ascent import activation_maximisation
 from ..experiments.hessian import curvature
 from ..experiments.one_unit import OneUnit
-from ..show import ORANGE, Axes
+from ..show import CURVES, ORANGE, Axes, ink
 
 STEP = 0.3  # of the image's length: how far apart the gradients are that the finite Hessian compares
 ANGLES = tuple(range(-60, 61, 2))  # degrees along a great circle
@@ -280,7 +280,7 @@ def layer_lines(rows: dict[str, dict[str, torch.Tensor]], ax: Axes, *, ylabel: s
         points = [mean_and_error(values) for values in by_layer.values()]
         means, errors = zip(*points)
         drawn = ax.errorbar(list(by_layer), means, errors, fmt="o" + line, color=colour, capsize=3)
-        ax.text(len(means) - 0.9, means[-1], kind, va="center", color=drawn[0].get_color())
+        ax.text(len(means) - 0.9, means[-1], kind, va="center", color=ink(drawn[0].get_color()))
     ax.set(ylabel=ylabel, title=title, xlabel="layer", xlim=(-0.3, len(means) + 0.6))
     return ax
 
@@ -302,19 +302,20 @@ def contours(function, ax: Axes, *, paths: Sequence[torch.Tensor] = (), arrows: 
         for sign in (1, -1):
             ax.annotate("", (start + sign * direction).tolist(), start.tolist(),
                         arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 3})  # fmt: skip
-        ax.text(*(start + 1.15 * direction).tolist(), name, color=colour, ha="center", va="center", fontsize=13)
+        ax.text(*(start + 1.15 * direction).tolist(), name, color=ink(colour), ha="center", va="center", fontsize=13,
+                bbox={"fc": "white", "ec": "none", "pad": 1.5})  # fmt: skip
     ax.set(xlabel="first pixel", ylabel="second pixel", aspect="equal")
     return ax
 
 
 def cascade_lines(rows: dict[str, dict[str, torch.Tensor]], ax: Axes) -> Axes:
     """Method -> layer -> (N,) likenesses of `cascade` as lines over the layers, labelled at their left ends."""
-    for method, colour in zip(METHODS, ("tab:blue", "0.35", ORANGE, "tab:purple")):
+    for method, colour, marker in zip(METHODS, CURVES, "osD^"):
         layers = [name for name in rows[method] if name not in CONTROLS]
         points = [mean_and_error(rows[method][name]) for name in layers]
         means, errors = zip(*points)
-        ax.errorbar(layers, means, errors, fmt="o-", color=colour, capsize=3)
-        ax.text(-0.2, means[0], method, color=colour, ha="right", va="center")
+        ax.errorbar(layers, means, errors, fmt=marker + "-", color=colour, capsize=3)
+        ax.text(-0.2, means[0], method, color=ink(colour), ha="right", va="center")
     ax.axhline(0, color="0.8", lw=1)
     ax.set(ylabel="rank correlation with the trained network's map", xlim=(-2.1, len(layers) - 0.7),
            xlabel="random from the top down to …", ylim=(-0.3, 1.05))  # fmt: skip

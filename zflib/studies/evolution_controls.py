@@ -312,7 +312,7 @@ def draw_kept_class(ax: show.Axes, jumps: Sequence[Mapping]) -> show.Axes:
     counts = [sum(run["trained"][layer][0][0] for run in jumps) for layer in layers]
     ax.set_xticks(range(len(layers)), [f"{layer}\n{count} jumps" for layer, count in zip(layers, counts)])
     ax.axhline(0.1, color="grey", ls=":")
-    ax.text(len(layers) - 0.7, 0.12, "any two scenes", ha="right", color="grey")
+    ax.text(len(layers) - 0.7, 0.12, "any two scenes", ha="right", color=show.ink("grey"))
     ax.set(ylim=(0, 1.04), ylabel="jumps within a class")
     return ax
 

@@ -20,7 +20,7 @@ from ..deconv import Deconvnet
 from ..experiments.occlusion import OcclusionMaps, occlude
 
 #: Blue, orange, green, pink, told apart by the colour-blind; grey is for all others.
-COLOURS = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [150, 150, 150]], np.uint8)
+COLOURS = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [200, 200, 200]], np.uint8)
 PANELS = ("(a) image", "(b) activity lost", "(c) projection", "(d) p lost", "(e) most probable")
 AGREEMENT = _files.SHIPPED / "occlusion-agreement.json"
 
@@ -233,9 +233,10 @@ def class_map(net: nn.Module, image: torch.Tensor, look: OcclusionMaps, ax: show
     ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     ax.set_axis_off()
     for rank, kind in enumerate(order):
-        place = {"transform": ax.transAxes, "va": "top", "fontsize": 11, "color": "white"}
-        box = {"facecolor": tuple(COLOURS[rank] / 255), "edgecolor": "white", "boxstyle": "square,pad=0.2"}
-        ax.text(0.03, 0.97 - 0.14 * rank, net.classes[kind], bbox=box, **place)
+        place = {"transform": ax.transAxes, "va": "top", "fontsize": 11}
+        ground = tuple(COLOURS[rank] / 255)
+        box = {"facecolor": ground, "edgecolor": "white", "boxstyle": "square,pad=0.2"}
+        ax.text(0.03, 0.97 - 0.14 * rank, net.classes[kind], bbox=box, color=show.black_or_white(ground), **place)
     return ax
 
 

@@ -15,7 +15,7 @@ from ..data import scenes
 from ..experiments.invariance_curves import Invariance
 from ..experiments.transforms import Move, moved
 from ..models import ZFNet, scenes56
-from ..show import Axes
+from ..show import Axes, ink
 from ..train.filters import fold
 from ..train.recipes import RECIPES
 from ..train.run import train
@@ -146,7 +146,7 @@ def draw_distances(ax: Axes, found: Invariance) -> None:
         ax.plot(found.amounts, values, color=colour, ls=line, lw=0.8, alpha=0.45)
         ax.plot(found.amounts, values.mean(dim=1), color=colour, ls=line, lw=3.5)
         spot, box = (found.amounts[late], float(values[late].mean())), {"fc": "white", "ec": "none", "pad": 1.5}
-        ax.text(*spot, f"{layer}, mean of {values.shape[1]}", color=colour, ha="center", va="center", bbox=box)
+        ax.text(*spot, f"{layer}, mean of {values.shape[1]}", color=ink(colour), ha="center", va="center", bbox=box)
     ax.axhline(1, color="0.6", lw=1)
     ax.set(ylabel="distance\n(1 = another picture)", ylim=(0, 1.25))
 
@@ -201,8 +201,8 @@ def name_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], at: float | Non
     for height, words, colour in sorted(ends):
         last = max(height, last + gap)
         if at is None:
-            ax.text(1.01, last, words, transform=ax.get_yaxis_transform(), color=colour, va="center", fontsize=11)
+            ax.text(1.01, last, words, transform=ax.get_yaxis_transform(), color=ink(colour), va="center", fontsize=11)
             continue
         there = at + 0.02 * (right - left)
         ax.plot([at, there], [height, last], color=colour, lw=0.8)
-        ax.text(there + 0.004 * (right - left), last, words, color=colour, va="center", fontsize=11)
+        ax.text(there + 0.004 * (right - left), last, words, color=ink(colour), va="center", fontsize=11)

@@ -215,10 +215,10 @@ def draw_four(ax: show.Axes, sets: torch.Tensor, title: str) -> show.Axes:
 def draw_cells(ax: show.Axes, sets: torch.Tensor, title: str, *, rows: Sequence, columns: Sequence) -> show.Axes:
     """(S,R,C) scores against chance: their mean over S sets in colour, the darker the more alike, ± deviation."""
     mean = sets.mean(dim=0)
-    ax.imshow(1 - mean, cmap="Blues", vmin=0, vmax=0.75)
+    drawn = ax.imshow(1 - mean, cmap="Blues", vmin=0, vmax=0.75)
     for row in range(len(rows)):
         for column in range(len(columns)):
-            here, ink = sets[:, row, column], "white" if mean[row, column] < 0.58 else "black"
+            here, ink = sets[:, row, column], show.black_or_white(drawn.to_rgba(1 - float(mean[row, column])))
             ax.text(column, row - 0.04, f"{here.mean():.2f}", ha="center", va="center", fontsize=17, color=ink)
             if len(here) > 1:
                 spread = f"± {here.std():.3f}"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..models import ZFNET, Conv, Geometry, ZFNet
-from ..show import Axes, caption, filters, mosaic, numbers, photo, signed_pixels, upscale
+from ..show import Axes, black_or_white, caption, filters, mosaic, numbers, photo, signed_pixels, upscale
 from ..train.recipes import Recipe
 from ..train.scoring import Images
 from ..train.steps import Run, prepare
@@ -103,7 +103,7 @@ def _frame(ax: Axes, corner: tuple[int, int], size: int, number: int, text: str,
     y = top + size / 2 if middle else low - 9 if top == far else top + inset + 9
     side = "center" if middle else "right" if right else "left"
     box = {"facecolor": colour, "edgecolor": "none", "pad": 3}
-    ax.text(x, y, text, ha=side, va="center", fontsize=13, color="white", weight="bold", bbox=box)
+    ax.text(x, y, text, ha=side, va="center", fontsize=13, color=black_or_white(colour), weight="bold", bbox=box)
 
 
 def draw_vote(ax: Axes, probabilities: torch.Tensor, classes: Sequence[str], *, count: int = 5) -> Axes:

@@ -25,7 +25,7 @@ LAYERS = {
     "zfnet56": ["conv1", "conv2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"],
 }
 FEW = "10 of 15"  # training images of a class, and all that are looked at, where networks are compared
-BLUE, RUST, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito
+BLUE, RUST, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6b6b6b"  # Okabe and Ito
 COLOURS = {"squeezenet": BLUE, "zfnet56": RUST, "random": PINK, "other images": GREEN, "the paper": GREY}
 #: What stands in the place of zfnet56's fully connected layers, and its rows on Caltech-101 and on Tiny ImageNet.
 IN_PLACE = {
@@ -112,11 +112,11 @@ def draw_curves(ax, curves: Mapping[str, Mapping[int, torch.Tensor]], paper: Map
         means = [float(value.mean()) for value in values]
         spread = [float(value.std()) if len(value) > 1 else 0 for value in values]
         ax.errorbar(counts, means, spread, fmt="o-", color=colour, lw=2.5, capsize=3)
-        ax.text(31, means[-1], name, color=colour, va="center", fontsize=13)
+        ax.text(31, means[-1], name, color=show.ink(colour), va="center", fontsize=13)
     for name, points in paper.items():
         means, spreads = zip(*points.values())
         ax.errorbar(list(points), means, spreads, fmt="x", color=GREY, ms=9, mew=2.5, capsize=3)
-        ax.text(14.3, means[0], f"paper, {name}", color=GREY, ha="right", va="center", fontsize=12)
+        ax.text(14.3, means[0], f"paper, {name}", color=show.ink(GREY), ha="right", va="center", fontsize=12)
     ax.set(xlabel="training images of a class", ylabel="accuracy in %, mean over classes", xlim=(4, 46), ylim=(0, 100))
     ax.set_xticks([5, 10, 15, 30])
     return ax
