@@ -21,7 +21,7 @@ from zflib.check import verdict
 from zflib.explore import charts, correspondence_explorer, directions_explorer, panels
 from zflib.show import diagram, drops, inks
 from zflib.studies import (
-    ablation,
+    ablation_drawn,
     architecture_drawn,
     curvature,
     dogs,
@@ -201,8 +201,8 @@ def nearest(colours) -> tuple[float, str]:
 TOGETHER = {
     "curves": show.CURVES,
     "machine": [diagram.UP, diagram.DOWN, diagram.SWITCH, diagram.PALE],
-    "ablation": [ablation.CONV, ablation.FULLY, ablation.INK],
-    "ablation, ours and the paper's": [ablation.CONV, ablation.PAPER],
+    "ablation": [ablation_drawn.CONV, ablation_drawn.FULLY, ablation_drawn.INK],
+    "ablation, ours and the paper's": [ablation_drawn.CONV, ablation_drawn.PAPER],
     "architecture": list(architecture_drawn.COLOURS.values()),
     "architecture, bands": list(architecture_drawn.BANDS.values()),
     "correspondence": list(correspondence_explorer.COLOURS.values()),

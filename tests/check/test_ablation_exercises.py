@@ -1,10 +1,43 @@
 """The exercises of notebook 12."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from zflib import check
+from zflib.check import ablation as exercises
+from zflib.studies import ablation
 from zflib.studies.ablation import FIVE
+
+
+def by_hand(geometry, *layers):
+    """Lists, and one layer after the other: not the package's way."""
+    convs, hidden = list(geometry.convs), list(geometry.hidden)
+    for layer in sorted(layers, reverse=True):
+        del (convs if layer < 6 else hidden)[layer - 1 if layer < 6 else layer - 6]
+    return replace(geometry, convs=convs, hidden=hidden)
+
+
+def test_layers_are_taken_out_in_any_way_that_gives_the_same_lists():
+    assert check.without(by_hand).state == check.without(ablation.without).state == check.RIGHT
+    assert check.without(...).state == check.without(lambda geometry, *layers: ...).state == check.NOT_ATTEMPTED
+    assert "returned tuple" in check.without(lambda geometry, *layers: geometry.convs).message
+    assert "raised KeyError" in check.without(lambda geometry, *layers: {}[3]).message
+    backwards = check.without(lambda geometry, *layers: replace(geometry, convs=by_hand(geometry, *layers).convs[::-1]))
+    assert backwards.state == check.WRONG and backwards.picture
+
+
+@pytest.mark.parametrize("sentence", exercises._MISTAKES)
+def test_each_way_to_take_out_the_wrong_layers_is_named(sentence):
+    verdict = check.without(exercises._MISTAKES[sentence])
+    assert (verdict.state, verdict.message) == (check.WRONG, sentence)
+
+
+def test_the_solution_is_the_packages_own(capsys):
+    check.without.solution()
+    assert capsys.readouterr().out.startswith("def without(geometry")
 
 
 def test_an_order_is_scored_by_its_pairs():

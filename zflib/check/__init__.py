@@ -1,6 +1,6 @@
 """The exercises by the names that notebooks call: `check.unpool(unpool)` says not attempted, wrong and why, right."""
 
-from .ablation import order, together
+from .ablation import order, together, without
 from .architecture import band_share, dead, find_stride
 from .before_and_beside import ascent_step, hessian_times, ignores
 from .bug_museum import adjoint_test, labels, new_property, stamp_test
@@ -24,9 +24,9 @@ __all__ = [
     "NOT_ATTEMPTED", "RIGHT", "WRONG", "Exercise", "Verdict", "adjoint_test", "ascent_step", "band_share",
     "bet_on_jumps", "block_down", "chance", "cheater", "compared_distance", "dead", "descend", "different_places",
     "dropout", "field_box", "filter_image", "find_detector", "find_stride", "firing_threshold", "first_named",
-    "fooling_shift", "hand_a_rule", "hessian_times", "ignores", "invariance_score", "labels", "layer_scores",
-    "losers", "missing_rows", "neighbours", "new_property", "order", "pixel_means", "pool_again", "progress",
-    "project", "rectify", "renormalise", "report", "sign_distance", "single_activation", "slide", "stamp_test",
-    "stamps", "swap_switches", "together", "top_images", "transposed_filter", "unpool", "vote", "walk_down",
-    "which_rule", "without_parts",
+    "fooling_shift", "hand_a_rule", "hessian_times", "ignores", "invariance_score", "labels", "layer_scores", "losers",
+    "missing_rows", "neighbours", "new_property", "order", "pixel_means", "pool_again", "progress", "project",
+    "rectify", "renormalise", "report", "sign_distance", "single_activation", "slide", "stamp_test", "stamps",
+    "swap_switches", "together", "top_images", "transposed_filter", "unpool", "vote", "walk_down", "which_rule",
+    "without", "without_parts",
 ]  # fmt: skip

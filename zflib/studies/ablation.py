@@ -16,7 +16,6 @@ from .. import _files
 from ..models import Geometry, ZFNet
 from ..models.zfnet import ALEXNET56, ZFNET56
 from ..record.hooks import unchanged
-from ..show import Axes, black_or_white, ink
 from ..train.filters import fold
 from ..train.recipes import RECIPES, Recipe
 from ..train.run import train
@@ -84,6 +83,9 @@ VARIANTS = {variant.name: variant for variant in (
     Variant("wider and fc doubled", replace(WIDE, hidden=(512, 512)), 2, (10.0, 38.3, 16.9), OWN),
     Variant("alexnet", thinned(ALEXNET56, 4), 3, KRIZHEVSKY, OWN),
 )}  # fmt: skip
+
+#: The five networks that the paper's message rests on.
+FIVE = list(VARIANTS)[:5]
 
 #: One budget for all variants of a table: "short" is a quarter of the epochs of the course's modern recipe, "long" all
 #: of them; "no dropout" is the control for what dropout costs a thin network that is trained for a short time.
@@ -171,9 +173,7 @@ def together(folders: Sequence[Path], labels: torch.Tensor) -> dict[str, dict[st
             for name in ("centre crop", "ten-crop")}  # fmt: skip
 
 
-# --- what notebook 12 draws ------------------------------------------------------------------------------------------
-
-CONV, FULLY, PAPER, INK = "#0072b2", "#e69f00", "#d55e00", "#333333"
+# --- what was found ---------------------------------------------------------------------------------------------------
 
 
 def table() -> dict:
@@ -194,6 +194,17 @@ def spread(card: dict, budget: str = "short") -> float:
     return float(np.sqrt(squares / max(1, sum(len(errors) - 1 for errors in several))))
 
 
+def mean_errors(card: dict, budget: str = "short") -> dict[str, float]:
+    """The five networks -> mean top-1 validation error in per cent; those alone that were trained on this budget."""
+    errors = found(card, budget=budget)
+    return {name: float(np.mean(errors[name])) for name in FIVE if errors[name]}
+
+
+def paper_errors() -> dict[str, float]:
+    """The five networks -> the paper's top-1 validation error; it took all four layers out of Krizhevsky's network."""
+    return {name: KRIZHEVSKY[1] if name == "full" else VARIANTS[name].paper[1] for name in FIVE}
+
+
 def costs(geometry: Geometry, classes: int = 1000) -> dict[str, tuple[int, int]]:
     """Layer -> (weights, multiplications with an addition in one forward pass)."""
     with torch.device("meta"):  # shapes only: no memory for 60 million weights
@@ -208,131 +219,13 @@ def costs(geometry: Geometry, classes: int = 1000) -> dict[str, tuple[int, int]]
     return weights | {name: (count, count) for name, count in fully.items()}
 
 
-def draw_costs(ax: Axes, geometry: Geometry) -> Axes:
-    """Two bars of equal length: which share of the weights and of the arithmetic each layer holds."""
-    each = costs(geometry)
-    for row, (words, unit) in enumerate((("weights", "million"), ("multiply-adds", "million"))):
-        values = np.array([cost[row] for cost in each.values()], float)
-        starts = values.cumsum() - values
-        for name, start, share in zip(each, starts / values.sum(), values / values.sum()):
-            colour = FULLY if name.startswith("fc") else CONV
-            ax.barh(-row, share, left=start, height=0.62, color=colour, edgecolor="white", lw=2)
-            if share > 0.035:
-                ax.text(start + share / 2, -row, f"{name}\n{share:.0%}", ha="center", va="center", fontsize=13,
-                        color=black_or_white(colour))  # fmt: skip
-        ax.text(0, 0.42 - row, f"{values.sum() / 1e6:,.0f} {unit} {words}", fontsize=14, weight="bold")
-    ax.set(xlim=(0, 1), ylim=(-1.4, 0.7))
-    ax.set_axis_off()
-    return ax
-
-
-def draw_networks(ax: Axes, names: Sequence[str]) -> Axes:
-    """A row for each variant: its layers as boxes with their channels or units; what is missing is dotted."""
-    whole = VARIANTS["full"].widths
-    for row, name in enumerate(names):
-        for column, (layer, width) in enumerate(VARIANTS[name].widths.items()):
-            tall = 0.45 * min(1.9, (width or whole[layer]) / whole[layer]) ** 0.8
-            box = {"color": "none", "edgecolor": "#999999", "ls": ":", "lw": 1.5}
-            if width:
-                box = {"color": FULLY if layer.startswith("fc") else CONV}
-                text = black_or_white(box["color"])
-                ax.text(column + 0.43, -row, width, ha="center", va="center", fontsize=11, color=text)
-            ax.bar(column + 0.43, tall, 0.86, bottom=-row - tall / 2, **box)
-        ax.text(-0.2, -row, name, ha="right", va="center", fontsize=13)
-    for column, layer in enumerate(LAYERS):
-        ax.text(column + 0.43, 0.62, layer, ha="center", fontsize=11, color=INK)
-    ax.set(xlim=(-3.6, len(LAYERS)), ylim=(0.5 - len(names), 1.0))
-    ax.set_axis_off()
-    return ax
-
-
-def draw_changes(ax: Axes, ours: dict[str, list[float]], *, paper: int | None = 1) -> Axes:
-    """Beside `draw_networks`: errors less the whole network's. A dot for each of our trainings, a diamond: the paper's.
-
-    `ours`: variant -> errors in per cent, "full" among them; `paper`: which of its three errors, or None.
-    """
-    base = np.mean(ours["full"])
-    ax.axvline(0, color=INK, lw=1)
-    for row, (name, values) in enumerate(ours.items()):
-        changes = np.array(values) - base
-        ax.plot(changes, [-row] * len(changes), "o", ms=10, color=CONV, alpha=0.75, markeredgecolor="white")
-        if len(changes) and name != "full":
-            ax.text(changes.mean(), 0.24 - row, f"{changes.mean():+.1f}", ha="center", fontsize=11, color=CONV)
-        variant = VARIANTS[name]
-        if paper is not None and name != "full":
-            change = variant.paper[paper] - variant.base[paper]
-            ax.plot(change, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
-            ax.text(change, -0.42 - row, f"paper {change:+.1f}", ha="center", fontsize=11, color=ink(PAPER))
-    ax.set(ylim=(0.5 - len(ours), 1.0), yticks=[], xlabel="change of the error, in points")
-    ax.spines["left"].set_visible(False)
-    return ax
-
-
-def draw_sizes(ax: Axes, names: Sequence[str]) -> Axes:
-    """Beside `draw_networks`: a variant's weights and multiply-adds, in per cent of the whole network's."""
-    totals = {name: np.sum(list(costs(VARIANTS[name].geometry, 200).values()), axis=0) for name in names}
-    for row, name in enumerate(names):
-        shares = 100 * totals[name] / totals["full"]
-        for share, offset, colour, words in zip(shares, (0.17, -0.17), (FULLY, CONV), ("weights", "multiply-adds")):
-            ax.barh(offset - row, share, height=0.3, color=colour)
-            text = f"{share:.0f} %" + (f" of the {words}" if row else f" {words}")
-            ax.text(share + 2, offset - row, text, va="center", fontsize=11)
-    ax.set(xlim=(0, 175), ylim=(0.5 - len(names), 1.0))
-    ax.set_axis_off()
-    return ax
-
-
-def draw_gap(ax: Axes, card: dict) -> Axes:
-    """Validation less training error, in points: how much better each network knows what it has seen."""
-    for row, (name, variant) in enumerate(VARIANTS.items()):
-        pairs = zip(found(card)[name], found(card, "train")[name])
-        gaps = [validation - train for validation, train in pairs]
-        ax.plot(gaps, [-row] * len(gaps), "o", ms=9, color=CONV, alpha=0.75, markeredgecolor="white")
-        paper = variant.paper[1] - variant.paper[0]
-        ax.plot(paper, -row, "D", ms=8, color="none", markeredgecolor=PAPER, markeredgewidth=2)
-    ax.text(paper + 0.7, -row, "the paper", color=ink(PAPER), va="center", fontsize=12)
-    ax.text(max(gaps, default=0) + 0.7, -row, "ours", color=CONV, va="center", fontsize=12)
-    ax.set_yticks(range(0, -len(VARIANTS), -1), list(VARIANTS), fontsize=12)
-    ax.set_xlabel("validation error less training error, in points")
-    return ax
-
-
-def draw_curves(ax: Axes, card: dict, names: Sequence[str] = ("full", "without conv3, conv4")) -> Axes:
-    """Validation error after every pass over the training images, a line for each training."""
-    for name, style, colour in zip(names, ("o-", "s--"), (CONV, PAPER)):
-        for row in (row for row in card["rows"] if row["variant"] == name):
-            errors = [100 - line["top1"] for line in row["curve"]]
-            ax.plot(range(1, len(errors) + 1), errors, style, color=colour, lw=2)
-        ax.text(1.05, 100 - row["curve"][0]["top1"], name, color=ink(colour), fontsize=13, va="bottom")
-    ax.set(xlabel="passes over the training images", ylabel="top-1 error in per cent", xticks=range(1, len(errors) + 1))
-    return ax
-
-
-def draw_votes(ax: Axes, card: dict) -> Axes:
-    """What ten crops, several networks and both take off the top-1 error of one network and one crop, in points."""
-    kinds = {"ten crops": CONV, "several networks": FULLY, "both": INK}
-    for row, (name, votes) in enumerate(card["votes"].items()):
-        alone = np.mean(found(card)[name])
-        ends = {"ten crops": np.mean(found(card, "ten-crop")[name]), "several networks": votes["centre crop"]["top1"],
-                "both": votes["ten-crop"]["top1"]}  # fmt: skip
-        for kind, shape in zip(kinds, "osD"):
-            ax.plot(alone - ends[kind], -row, shape, ms=10, color=kinds[kind], label=None if row else kind)
-    names = [f"{name} ({votes['networks']} networks)" for name, votes in card["votes"].items()]
-    ax.set_yticks(range(0, -len(names), -1), names, fontsize=12)
-    ax.set(xlabel="points off the top-1 error", xlim=(0, None))
-    ax.legend(frameon=False, fontsize=12, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
 # --- a race that one can watch ---------------------------------------------------------------------------------------
-
-#: The five networks that the paper's message rests on.
-FIVE = list(VARIANTS)[:5]
 
 
 def race(geometry: Geometry, training: Images, unseen: Images, recipe: Recipe) -> float:
     """Per cent of `unseen` that a network of this shape gets wrong, trained anew as `recipe` says."""
     net = ZFNet(int(training.labels.max()) + 1, geometry=geometry, batch_norm=recipe.batch_norm)
+    few = Images(unseen.pixels[:20], unseen.labels[:20], unseen.crop)  # `train` looks after every pass, we at the end
     with tempfile.TemporaryDirectory() as place:
-        train(net, training, unseen, recipe, Path(place), report=lambda row: None)
+        train(net, training, few, recipe, Path(place), report=lambda row: None)
     return errors(vote(net, unseen), unseen.labels)["top1"]
