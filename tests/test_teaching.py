@@ -72,7 +72,7 @@ def needed(line: str, seen: list[str]) -> float:
     named = pointed_at(line) + [(place, "the opening picture") for place in places if "the opening picture" in line]
     for notebook, heading in named:
         section = sections(notebook)[heading]
-        minutes += section["words"] / 200 + section["figures"] + 2 * section["predictions"]
+        minutes += section["words"] / 130 + section["figures"] + 2 * section["predictions"]
         minutes += 0 if "not the exercise" in line else section["exercise"]
     for place in places:
         minutes += 0 if place in seen else nbformat.read(ROOT / place, 4).metadata.zflib.seconds / 60
