@@ -171,6 +171,12 @@ def test_an_error_or_a_wrong_signature_is_told(exercise, undrawn):
         assert "KeyError: 'channel'" in found.message or "TypeError" in found.message
 
 
+def test_an_if_over_a_tensor_is_told_with_a_way_out():
+    found = check.rectify(lambda signal, before, rule: signal if before > 0 else 0 * signal)
+    assert_wrong(found)
+    assert "torch.where" in found.message
+
+
 def test_a_guess_is_not_given_away_by_an_answer_that_is_none(exercise, undrawn):
     assert bool(exercise.guess) == (exercise.cases() == [((), {})])
     for attempt in ("text", lambda *a, **k: 1 / 0, lambda *a, **k: torch.zeros(9, 9), lambda *a, **k: "text"):

@@ -55,6 +55,10 @@ _ANY_RULE = {
     "the absolute value makes negative signals positive; they should become 0": lambda signal, before: signal.abs(),
     "you multiplied by the forward activation; only ask whether it was positive":
         lambda signal, before: signal * before.clamp(min=0),
+    "you multiplied by what was there before the ReLU; only ask whether it was positive":
+        lambda signal, before: signal * before,
+    "`*` is computed before `>`: put brackets around the comparison":
+        lambda signal, before: (signal * before > 0).float(),
     "you gave back True and False; give back the signal where it passes, 0 elsewhere":
         lambda signal, before: (before > 0).float(),
 }  # fmt: skip

@@ -94,14 +94,27 @@ def _at(maps, channel, row, column):
     return alone
 
 
-def _displaced(change):
-    """The mistake of writing the value at change(row, column, height, width)."""
+def _displaced(change, *, copied: bool = False):
+    """The mistake of writing the value, or with `copied` what stands there, at change(row, column, height, width)."""
 
     def attempt(maps, channel):
         row, column = divmod(int(maps[channel].argmax()), maps.shape[2])
-        return _at(maps, channel, *change(row, column, *maps.shape[1:]))
+        alone = _at(maps, channel, *change(row, column, *maps.shape[1:]))
+        return torch.where(alone != 0, maps, 0.0) if copied else alone
 
     return attempt
+
+
+def _exchanged(row, column, height, width):
+    return column, row
+
+
+def _divided_by_height(row, column, height, width):
+    return divmod(row * width + column, height)
+
+
+def _one_too_far(row, column, height, width):
+    return row + 1, column + 1
 
 
 def _strongest_of_all(maps, channel):
@@ -156,11 +169,18 @@ single_activation = _Untouched(
     "single_activation", keep_strongest, _some_maps,
     mistakes={
         "row and column are exchanged: row = position // width, column = position % width":
-            _displaced(lambda row, column, height, width: (column, row)),
+            _displaced(_exchanged),
         "a row has as many positions as the map is wide: divide by the width, not by the height":
-            _displaced(lambda row, column, height, width: divmod(row * width + column, height)),
+            _displaced(_divided_by_height),
         "the value is one row and one column too far: rows and columns are counted from 0":
-            _displaced(lambda row, column, height, width: (row + 1, column + 1)),
+            _displaced(_one_too_far),
+        "this number stands where row and column are exchanged: row = position // width, column = position % width":
+            _displaced(_exchanged, copied=True),
+        "this number stands where the position was divided by the height; a row has as many positions as the map is "
+        "wide":
+            _displaced(_divided_by_height, copied=True),
+        "this number stands one row and one column too far: rows and columns are counted from 0":
+            _displaced(_one_too_far, copied=True),
         "this is the strongest activation of all channels; keep the strongest of the channel that is asked for":
             _strongest_of_all,
         "the whole channel is left; keep one activation of it": _whole_channel,

@@ -93,8 +93,7 @@ class Exercise:
             try:
                 answers.append(attempt(*args, **kwargs))
             except Exception as error:
-                message = f"your function raised {type(error).__name__}: {error}"
-                return Verdict(WRONG, message, self._preview(i, targets))
+                return Verdict(WRONG, _told(error), self._preview(i, targets))
         if all(answer is None or answer is ... for answer in answers):
             message = f"replace the ... by {self.guess or 'your code; the target is drawn here'}"
             return Verdict(NOT_ATTEMPTED, message, self._preview(0, targets))
@@ -133,6 +132,14 @@ class Exercise:
     def solution(self) -> None:
         """Print the package's own source: there is only one copy of the answer."""
         print(inspect.getsource(self.source or self.target))
+
+
+def _told(error: Exception) -> str:
+    """An attempt's error, with a way out where Python's own words give a beginner none."""
+    words = f"your function raised {type(error).__name__}: {error}"
+    if "Boolean value of Tensor" in str(error):
+        words += "; `if` wants one True or False: multiply by (x > 0) instead, or use torch.where(x > 0, …, …)"
+    return words
 
 
 def _tensor(value) -> torch.Tensor:
