@@ -122,8 +122,8 @@ def order(names: Sequence[str]) -> Verdict:
     errors = [paper_errors()[name] for name in given]
     right = sum(first < second for first, second in combinations(errors, 2))
     if right == 10:
-        return Verdict(RIGHT, "all ten pairs lie as in the paper's table, by top-1 error")
-    return Verdict(WRONG, f"{right} of 10 pairs lie as in the paper's table, by top-1 error; a random order gets 5 on average")
+        return Verdict(RIGHT, "all ten pairs lie as in the paper's top-1 errors")
+    return Verdict(WRONG, f"{right} of 10 pairs lie as in the paper's top-1 errors; a random order gets 5 on average")
 
 
 # --- several networks together ---------------------------------------------------------------------------------------
