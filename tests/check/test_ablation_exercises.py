@@ -42,12 +42,13 @@ def test_the_solution_is_the_packages_own(capsys):
 
 def test_an_order_is_scored_by_its_pairs():
     best = ["without fc7", "full", "without fc6, fc7", "without conv3, conv4", "without all four"]
-    assert check.order(best).state == check.RIGHT
+    assert check.order(best).state == check.RIGHT and "top-1" in check.order(best).message  # by top-5, fc7 helps
     assert check.order(best[::-1]).message.startswith("0 of 10")
     assert check.order([best[1], best[0], *best[2:]]).message.startswith("9 of 10")
     assert check.order(...).state == check.order([]).state == check.NOT_ATTEMPTED
     for wrong in (FIVE[:4], [*FIVE[:4], "fc7"], 3, [1, 2, 3, 4, 5], "full"):
         assert check.order(wrong).state == check.WRONG and "each of these once" in check.order(wrong).message
+    assert "once: 'full', 'without conv3, conv4', " in check.order("full").message, "names hold commas: quoted"
 
 
 def test_networks_together_by_counting():

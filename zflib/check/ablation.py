@@ -118,12 +118,12 @@ def order(names: Sequence[str]) -> Verdict:
     except TypeError:
         given, fits = [], False
     if not fits:
-        return Verdict(WRONG, f"the list should hold each of these once: {', '.join(FIVE)}")
+        return Verdict(WRONG, f"the list should hold each of these once: {', '.join(map(repr, FIVE))}")
     errors = [paper_errors()[name] for name in given]
     right = sum(first < second for first, second in combinations(errors, 2))
     if right == 10:
-        return Verdict(RIGHT, "all ten pairs lie as in the paper's table")
-    return Verdict(WRONG, f"{right} of 10 pairs lie as in the paper's table; a random order gets 5 on average")
+        return Verdict(RIGHT, "all ten pairs lie as in the paper's top-1 errors")
+    return Verdict(WRONG, f"{right} of 10 pairs lie as in the paper's top-1 errors; a random order gets 5 on average")
 
 
 # --- several networks together ---------------------------------------------------------------------------------------

@@ -120,8 +120,9 @@ def draw_changes(ax: Axes, ours: Mapping[str, Sequence[float]], *, paper: int | 
 
 def _beside(ax: Axes, x: float, y: float, words: str, colour: str, *, left: bool) -> None:
     """Write a number a little to the left or to the right of its dot."""
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the line at zero does not cross a number
     ax.annotate(words, (x, y), (-9 if left else 9, 0), textcoords="offset points", ha="right" if left else "left",
-                va="center", fontsize=12, color=ink(colour))  # fmt: skip
+                va="center", fontsize=12, color=ink(colour), bbox=behind)  # fmt: skip
 
 
 def _signed(number: float) -> str:
