@@ -126,11 +126,10 @@ def _channel_of_ones(deconvnet, conv, channel, row, column):
 
 def _draw_stamp(given, answer, target) -> np.ndarray:
     (_, conv, channel, _, _), _ = given
-    inputs, right = {"the filter, its first colour": conv.weight[channel, 0]}, None
+    maps = {"the filter, its first colour": conv.weight[channel, 0]}
     if answer is not None:
-        left, right = torch.as_tensor(answer)[:, 0, 0]
-        inputs["yours, left side"] = left
-    return in_numbers(inputs, right, target[1, 0, 0], blank=0)
+        maps["yours, left side"], maps["yours, right side"] = torch.as_tensor(answer)[:, 0, 0]
+    return in_numbers(maps, None, target[1, 0, 0], blank=0)
 
 
 stamp_test = _TwoSides(
