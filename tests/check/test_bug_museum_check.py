@@ -46,10 +46,50 @@ def test_an_adjoint_by_loops_is_right():
 
 
 @pytest.mark.parametrize("exercise", [check.stamp_test, check.adjoint_test], ids=lambda exercise: exercise.name)
-@pytest.mark.parametrize("answer", [True, [1, 2], (1, 2, 3)])
+@pytest.mark.parametrize("answer", [True, [1], (1, 2, 3), torch.zeros(1, 3, 9, 9)], ids=range(4))
 def test_two_sides_are_asked_for(exercise, answer):
     found = exercise(lambda *given: answer)
-    assert found.state == check.WRONG and "the left and the right side" in found.message
+    assert found.state == check.WRONG and found.message.startswith("return two things, the left and the right side")
+
+
+@pytest.mark.parametrize("exercise", [check.stamp_test, check.adjoint_test], ids=lambda exercise: exercise.name)
+def test_two_sides_in_a_list_are_right(exercise):
+    assert exercise(lambda *given: list(exercise.source(*given))).state == check.RIGHT
+
+
+def test_sides_of_another_shape_are_told():
+    def unsummed(deconvnet, conv, switches, y, x):
+        return deconvnet.down(y) * x, y
+
+    assert check.adjoint_test(unsummed).message.startswith("your two sides have shapes (1, 3, 7, 7) and (1, 2, 3, 3)")
+    single = check.stamp_test(lambda *given: [side[0] for side in check.stamp_test.source(*given)])
+    assert single.message.startswith("your two sides, stacked, have shape (2, 3, 9, 9)")
+
+
+@pytest.mark.parametrize("exercise", [check.stamp_test, check.adjoint_test], ids=lambda exercise: exercise.name)
+def test_other_sides_are_told_what_they_are_worth_as_a_test(exercise):
+    def same_twice(*given):
+        return (exercise.source(*given)[0],) * 2
+
+    def doubled(*given):
+        left, right = exercise.source(*given)
+        return 2 * left, 2 * right
+
+    def wrong(*given):
+        return exercise.source(*given)[0], 7
+
+    assert "no exhibit could fail this test" in exercise(same_twice).message
+    assert "does tell the real one from a broken one" in exercise(doubled).message
+    assert exercise(wrong).message.startswith("the real deconvnet fails this test")
+
+
+def test_an_unpooling_that_overwrites_is_told():
+    def unpooled(deconvnet, conv, switches, y, x):
+        maps = F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+        back = y if switches is None else F.max_unpool2d(y, switches, 3, 2, output_size=maps.shape)
+        return (deconvnet.down(y) * x).sum(), (back * maps).sum()
+
+    assert check.adjoint_test(unpooled).message.startswith("windows share winners")
 
 
 def test_cases_hold_a_broken_deconvnet_whose_sides_differ():
@@ -95,6 +135,13 @@ def test_no_property_yet(answer):
 def test_a_property_that_raises_ends_nothing():
     assert "ZeroDivisionError" in check.new_property(lambda deconvnet, y: 1 / 0).message
     assert check.new_property(3).state == check.WRONG
+
+
+def test_sides_that_cannot_be_compared_are_told():
+    assert check.new_property(lambda deconvnet, y: 1 / 0).message.startswith("your function raised ZeroDivisionError")
+    for right in (None, torch.zeros(9)):
+        found = check.new_property(lambda deconvnet, y, right=right: (deconvnet.down(-y), right))
+        assert found.state == check.WRONG and found.message.startswith("your two sides cannot be compared")
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

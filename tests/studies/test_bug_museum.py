@@ -151,6 +151,7 @@ def test_alike_is_the_cosine():
 
 @pytest.mark.parametrize(("left", "right", "equal"), [
     (1.0, 1.0005, True), (1.0, 1.01, False), (0.0, 0.0, True), (0.0, 1e-30, False), (1e-9, 1e-9, True),
+    (float("inf"), 0.0, False), (float("nan"), 0.0, False),
 ])  # fmt: skip
 def test_sides_agree_relative_to_their_largest_value(left, right, equal):
     assert agree(left, right) is equal

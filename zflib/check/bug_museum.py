@@ -12,23 +12,47 @@ from .cases import case, seeded
 from .verdict import NOT_ATTEMPTED, RIGHT, WRONG, Exercise, Verdict, exercise, in_numbers
 
 
+class _NotTwoSides(Exception):
+    """What was returned is no left and right side; its sentence is all that a learner reads."""
+
+
 class _TwoSides(Exercise):
     """Takes a function that gives two things, the left and the right side of an equation."""
 
     def _judge(self, attempt: Callable) -> Verdict:
-        return super()._judge(_stacked(attempt) if callable(attempt) else attempt)
+        verdict = super()._judge(_stacked(attempt) if callable(attempt) else attempt)
+        verdict.message = verdict.message.removeprefix(f"your function raised {_NotTwoSides.__name__}: ")
+        verdict.message = verdict.message.replace("your result has shape", "your two sides, stacked, have shape")
+        return verdict
+
+    def _named_mistake(self, answers: list) -> str:
+        """The sentence of the mistake, or else what the sides are worth as a test."""
+        targets = [self.target(*args, **kwargs) for args, kwargs in self.cases()]
+        wanted, found = ([agree(*sides) for sides in both] for both in (targets, answers))
+        if found == wanted:
+            worth = "this does tell the real one from a broken one, but not by the two sides that are asked for"
+        elif all(found):
+            worth = "the two sides are equal for a broken deconvnet, too: no exhibit could fail this test"
+        else:
+            worth = "the real deconvnet fails this test, and it should pass; compare your numbers with the target's"
+        return super()._named_mistake(answers) or worth
 
 
 def _stacked(sides: Callable) -> Callable:
-    """The function with both sides as one tensor (2,…); what is not two sides stays what it is."""
+    """The function with both sides as one tensor (2,…); what is not written yet stays what it is."""
 
     def both(*args, **kwargs):
         found = sides(*args, **kwargs)
-        if isinstance(found, bool | list) or (isinstance(found, tuple) and len(found) != 2):
-            raise TypeError("return two things, the left and the right side; the museum compares them")
-        if not isinstance(found, tuple):
+        if found is None or found is ...:
             return found
-        return torch.stack(torch.broadcast_tensors(*map(torch.as_tensor, found)))
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise _NotTwoSides("return two things, the left and the right side; the museum compares them")
+        left, right = map(torch.as_tensor, found)
+        try:
+            return torch.stack(torch.broadcast_tensors(left, right))
+        except RuntimeError:
+            shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
+            raise _NotTwoSides(f"your two sides have shapes {shapes}, so they cannot be equal") from None
 
     return both
 
@@ -102,11 +126,10 @@ def _channel_of_ones(deconvnet, conv, channel, row, column):
 
 def _draw_stamp(given, answer, target) -> np.ndarray:
     (_, conv, channel, _, _), _ = given
-    inputs, right = {"the filter, its first colour": conv.weight[channel, 0]}, None
+    maps = {"the filter, its first colour": conv.weight[channel, 0]}
     if answer is not None:
-        left, right = torch.as_tensor(answer)[:, 0, 0]
-        inputs["yours, left side"] = left
-    return in_numbers(inputs, right, target[1, 0, 0], blank=0)
+        maps["yours, left side"], maps["yours, right side"] = torch.as_tensor(answer)[:, 0, 0]
+    return in_numbers(maps, None, target[1, 0, 0], blank=0)
 
 
 stamp_test = _TwoSides(
@@ -117,7 +140,7 @@ stamp_test = _TwoSides(
         "the stride is missing: one step in the maps is `stride` pixels": _stamp_with(_stamped(_filter, stride=False)),
         "the padding is missing: the first filter begins `padding` pixels before the image":
             _stamp_with(_stamped(_filter, padding=False)),
-        "stride and padding are missing: the corner is at row * stride - padding":
+        "stride and padding are missing: one step in the maps is `stride` pixels, and the first filter begins outside":
             _stamp_with(_stamped(_filter, stride=False, padding=False)),
         "the bias is in the right side; a stamp is the filter alone":
             _stamp_with(_stamped(lambda conv, channel: _filter(conv, channel) + conv.bias[channel])),
@@ -176,6 +199,15 @@ def _unweighted(deconvnet, conv, switches, y, x):
     return deconvnet.down(y).sum(), _up(conv, switches, x).sum()
 
 
+def _overwritten(deconvnet, conv, switches, y, x):
+    """The right side with y unpooled, where one value is kept of windows that share a winner."""
+    left, right = adjoint(deconvnet, conv, switches, y, x)
+    if switches is None:
+        return left, right
+    maps = _up(conv, None, x)
+    return left, (F.max_unpool2d(y, switches, 3, 2, output_size=maps.shape) * maps).sum()
+
+
 def _means(deconvnet, conv, switches, y, x):
     return (deconvnet.down(y) * x).mean(), (y * _up(conv, switches, x)).mean()
 
@@ -199,6 +231,8 @@ adjoint_test = _TwoSides(
         "you took F(x) for y; the equation must hold for any y, so bring down the one that is given":
             _stacked(_of_its_own),
         "multiply before you sum: D(y) by x, and y by F(x), number by number": _stacked(_unweighted),
+        "windows share winners, and F.max_unpool2d keeps one value of each; read F(x) at the switches, or add them up":
+            _stacked(_overwritten),
         "means over different numbers of values cannot be equal; sum": _stacked(_means),
         "the two sides are exchanged; what D gives comes first": lambda *given: _stacked(adjoint)(*given).flip(0),
     },
@@ -240,12 +274,18 @@ def new_property(test: Callable) -> Verdict:
     found = []
     for real, broken, y in _pairs():
         for deconvnet in (real, broken):
-            sides = test(deconvnet, y.clone())
+            try:
+                sides = test(deconvnet, y.clone())
+            except Exception as error:
+                return Verdict(WRONG, f"your function raised {type(error).__name__}: {error}")
             if sides is None or sides is ...:
                 return Verdict(NOT_ATTEMPTED, "replace the ... by the two sides of a property of your own")
             if not isinstance(sides, tuple | list) or len(sides) != 2:
                 return Verdict(WRONG, f"return both sides, left and right, not {type(sides).__name__}")
-            found.append(agree(*sides))
+            try:
+                found.append(agree(*sides))
+            except (TypeError, ValueError, RuntimeError) as error:
+                return Verdict(WRONG, f"your two sides cannot be compared: {error}")
     return _separates(test, all(found[::2]), any(found[1::2]))
 
 

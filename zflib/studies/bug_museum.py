@@ -213,10 +213,10 @@ def total(deconvnet: Exhibit, y: torch.Tensor) -> Sides:
 
 
 def agree(left, right, *, tolerance: float = 1e-3) -> bool:
-    """Whether the two sides are equal, up to `tolerance` of the larger one's largest value."""
+    """Whether the two sides are equal and finite, up to `tolerance` of the larger one's largest value."""
     left, right = torch.as_tensor(left).float(), torch.as_tensor(right).float()
     largest = max(float(left.abs().max()), float(right.abs().max()))
-    return float((left - right).abs().max()) <= tolerance * largest
+    return largest < float("inf") and float((left - right).abs().max()) <= tolerance * largest
 
 
 # --- the museum's own tests on its own network ------------------------------------------------------------------------
