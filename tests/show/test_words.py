@@ -39,6 +39,14 @@ def test_a_chart_says_its_axes_its_named_curves_and_what_is_written_in_it():
     )
 
 
+def test_bars_without_axes_are_boxes_of_a_drawing():
+    figure, ax = plt.subplots()
+    ax.bar(0, 0.5)
+    ax.text(0, 0.2, "conv1")
+    ax.set_axis_off()
+    assert show.describe(figure) == "1 chart: conv1"
+
+
 def test_numbers_in_squares_are_read_row_by_row():
     pooled = torch.tensor([[1.0, -2], [0, 0.5]])
     assert show.describe(show.numbers(pooled, title="pooled")) == "1 picture: pooled, rows 1 -2; 0 0.5"

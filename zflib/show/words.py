@@ -62,7 +62,8 @@ def _of_axes(ax: Axes) -> str:
     if ax.axison:
         words += [_axis("across", ax.xaxis, ax.get_xlabel()), _axis("up", ax.yaxis, ax.get_ylabel())]
     words += [_curve(line) for line in ax.lines[:MOST] if not line.get_label().startswith("_")]
-    words += [_bars(bars) for bars in ax.containers if isinstance(bars, BarContainer)]
+    if ax.axison:  # without axes, bars are the boxes of a drawing
+        words += [_bars(bars) for bars in ax.containers if isinstance(bars, BarContainer)]
     own, written = _label(ax), [_plain(text.get_text()) for text in ax.texts]
     words += [own, _few(text for text in written if not own or (_is_word(text) and text not in own))]
     if ax.get_legend():
