@@ -1,5 +1,6 @@
 """For all tests: two processes share the cores well only if threads that wait sleep, and if each uses its share."""
 
+import json
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
@@ -14,7 +15,13 @@ matplotlib.use("Agg")
 
 @pytest.hookimpl(tryfirst=True)  # before what is nightly is left out
 def pytest_collection_modifyitems(items):
-    """What a class can skip runs at night, and so does what needs all pages of the website."""
+    """Notebooks that a class can skip, or that take long, run at night, and so does what needs the whole website."""
+    slow = {path for path in {item.path for item in items} if path.suffix == ".ipynb" and _is_slow(path)}
     for item in items:
-        if item.path.parent.name == "deeper" or "site" in getattr(item, "fixturenames", ()):
+        if item.path in slow or "site" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.nightly)
+
+
+def _is_slow(notebook) -> bool:
+    seconds = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["zflib"]["seconds"]
+    return notebook.parent.name == "deeper" or seconds > 40

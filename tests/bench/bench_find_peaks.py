@@ -1,6 +1,6 @@
 """What `find_peaks` costs: images per second of the bare forward pass and of the search, all layers of zfnet56.
 
-    python tests/bench/bench_find_peaks.py [--images N] [--rounds R] [--threads N]
+    PYTHONPATH=. python tests/bench/bench_find_peaks.py [--images N] [--rounds R] [--threads N]
 
 Both read the same random uint8 pixels in the same batches; the rounds alternate, the ratio is the rounds' median.
 """

@@ -1,6 +1,6 @@
 """How fast response normalisation is beside torch's own, forward and backward, in one run.
 
-    python tests/bench/bench_response_norm.py [--threads N]
+    PYTHONPATH=. python tests/bench/bench_response_norm.py [--threads N]
 
 Prints milliseconds for both on (32,64,28,28) maps (conv1 of the quarter-scale network), and their ratio.
 """

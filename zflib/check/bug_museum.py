@@ -45,6 +45,8 @@ def _stacked(sides: Callable) -> Callable:
         found = sides(*args, **kwargs)
         if found is None or found is ...:
             return found
+        if isinstance(found, torch.Tensor | np.ndarray) and found.shape[:1] == (2,):
+            return found  # stacked already
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise _NotTwoSides("return two things, the left and the right side; the museum compares them")
         left, right = map(torch.as_tensor, found)

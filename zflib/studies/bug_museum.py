@@ -323,9 +323,9 @@ PASSES, FAILS = "#d9e8f5", "#c2410c"
 
 def _mark(ax: show.Axes, column: int, row: int, passed: bool) -> None:
     """A pale square with a tick, or a dark one with a cross."""
-    ax.fill_between([column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=PASSES if passed else FAILS, lw=0)
-    mark, ink = ("✓", "#1e3a5f") if passed else ("✗", "white")
-    ax.text(column, row, mark, ha="center", va="center", fontsize=15, color=ink)
+    mark, ground = ("✓", PASSES) if passed else ("✗", FAILS)
+    ax.fill_between([column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=ground, lw=0)
+    ax.text(column, row, mark, ha="center", va="center", fontsize=15, color=show.black_or_white(ground))
 
 
 def score(tests: Mapping[str, Callable[[str], Sides | None]], net: nn.Module, image: torch.Tensor) -> ScoreSheet:
