@@ -1,6 +1,6 @@
 """How the cost grows with the work, as Markdown tables for README.md beside this file.
 
-    PYTHONPATH=. python tests/bench/bench_growth.py [find_peaks batch channels size squares atlas] [--threads N] [--rounds 3]
+    PYTHONPATH=. python tests/bench/bench_growth.py [find_peaks batch channels size squares atlas] [--threads N]
 
 A table for each name: seconds of several amounts of work, and how they grow from row to row beside the work. Random
 weights where only the cost matters. Nothing else may run meanwhile; all tables take some ten minutes on two cores.

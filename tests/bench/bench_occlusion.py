@@ -1,6 +1,6 @@
 """How fast an occlusion map is: `occlude` beside captum's Occlusion, in one run, on three networks at 224 pixels.
 
-    PYTHONPATH=. python tests/bench/bench_occlusion.py [--networks zfnet squeezenet1_1 resnet18] [--threads N] [--rounds 3]
+    PYTHONPATH=. python tests/bench/bench_occlusion.py [--networks zfnet squeezenet1_1 resnet18] [--threads N]
 
 captum runs at the best of several `perturbations_per_eval`. Prints seconds per map, their ratio, and how far both
 differ: captum's map is averaged over the squares that cover a pixel, so single squares are compared by its own sums.

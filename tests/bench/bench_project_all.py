@@ -1,6 +1,6 @@
 """How fast a whole layer goes back to pixels: `project_all` beside captum's NeuronDeconvolution, in one run.
 
-    PYTHONPATH=. python tests/bench/bench_project_all.py [zfnet:conv5 squeezenet1_1:features.4 …] [--threads N] [--rounds 3]
+    PYTHONPATH=. python tests/bench/bench_project_all.py [zfnet:conv5 squeezenet1_1:features.4 …] [--threads N]
 
 Prints, per layer, milliseconds per projection for both, their ratio, and how far the pictures differ; random weights.
 """
