@@ -193,7 +193,11 @@ def test_pointer_is_heard_while_it_is_held():
     calls = []
     panel = crosshair(calls)
     event = panel._presses.event
-    tell = lambda kind, x, y: event._handle_mouse_msg(event, {"event": kind, "dataX": x, "dataY": y}, [])  # noqa: E731
+    shown = dict(zip(("boundingRectHeight", "boundingRectWidth"), (side / 2 for side in panel.pixels.shape)))
+
+    def tell(kind, x, y):  # in pixels of the page, where the picture is shown half as large
+        event._handle_mouse_msg(event, {"event": kind, "relativeX": x, "relativeY": y} | shown, [])
+
     event.xy = [3, 3]  # not held
     tell("mousedown", 4, 6)
     event.xy = [8, 6]
@@ -201,12 +205,12 @@ def test_pointer_is_heard_while_it_is_held():
     tell("mouseup", 9, 6)
     event.xy = [1, 1]
     tell("mouseleave", 1, 1)
-    assert calls[1:] == [(4, 6), (8, 6), (9, 6)]
-    finger = {"event": "touchstart", "changedTouches": [{"dataX": 2, "dataY": 3}]}
+    assert calls[1:] == [(8, 12), (16, 12), (18, 12)]
+    finger = {"event": "touchstart", "changedTouches": [{"relativeX": 2, "relativeY": 3} | shown]}
     event._handle_mouse_msg(event, finger, [])
     event._handle_mouse_msg(event, finger | {"event": "touchend"}, [])
     event.xy = [10, 10]
-    assert calls[4:] == [(2, 3)] and panel.status.value == ""
+    assert calls[4:] == [(4, 6)] and panel.status.value == ""
 
 
 def test_panel_without_ipyevents_has_its_controls(monkeypatch):

@@ -56,7 +56,7 @@ class Panel(widgets.VBox):
         if pointer and Event:
             self.picture.add_class("zf-pointer")
             self.children = [*self.children, widgets.HTML(CURSOR)]
-            self._presses = _Presses(self.picture, self.point)
+            self._presses = _Presses(self)
             _hear_at_once(self._presses.event)
         _hear_at_once(*self.controls.values())
 
@@ -160,11 +160,12 @@ class _Presses:
     """Tells `point(x, y, start)` where in the picture the pointer is held, until it is let go or leaves the picture.
 
     Moves come as the state `xy`, of which a front end sends only the last one when the kernel is slow: no drag lags.
+    Places come in pixels of the page. In those of the picture, "data", a browser answers (0, 0) while a picture loads.
     """
 
-    def __init__(self, picture: widgets.Image, point: Callable):
-        self._point, self._start = point, None
-        self.event = Event(source=picture, watched_events=list(_HELD), xy_coordinate_system="data", wait=30,
+    def __init__(self, panel: Panel):
+        self._panel, self._start, self._scale = panel, None, (1.0, 1.0)
+        self.event = Event(source=panel.picture, watched_events=list(_HELD), xy_coordinate_system="relative", wait=30,
                            throttle_or_debounce="throttle", prevent_default_action=True)  # fmt: skip
         self.event.on_dom_event(self._on_event)
         self.event.observe(self._on_move, names="xy")
@@ -172,20 +173,26 @@ class _Presses:
     def _on_event(self, event: dict) -> None:
         touches = event.get("changedTouches")
         place = touches[0] if touches else event
-        x, y = place["dataX"], place["dataY"]
+        here = place["relativeX"], place["relativeY"]
         if event["event"] in ("mousedown", "touchstart"):
-            self._start = x, y
-        self._to(x, y)
+            rows, columns = self._panel.pixels.shape[:2]
+            self._scale = columns / place["boundingRectWidth"], rows / place["boundingRectHeight"]
+            self._start = self._in_picture(here)
+        self._to(here)
         if event["event"] in ("mouseup", "mouseleave", "touchend"):
             self._start = None
 
     def _on_move(self, change: dict) -> None:
         if change["new"]:  # the front end empties it when the picture is shown once more
-            self._to(*change["new"])
+            self._to(change["new"])
 
-    def _to(self, x: int, y: int) -> None:
+    def _to(self, here: Sequence[float]) -> None:
         if self._start is not None:
-            self._point(x, y, self._start)
+            self._panel.point(*self._in_picture(here), self._start)
+
+    def _in_picture(self, here: Sequence[float]) -> tuple[int, int]:
+        """Pixels of the page, from the picture's corner -> column and row of the picture."""
+        return tuple(round(place * scale) for place, scale in zip(here, self._scale))
 
 
 _HELD = ("mousedown", "mouseup", "mouseleave", "touchstart", "touchmove", "touchend")
