@@ -8,9 +8,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # kernels of notebooks inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_left():
+    before = set(plt.get_fignums())  # of a wider fixture
+    yield
+    for number in set(plt.get_fignums()) - before:
+        plt.close(number)
 
 
 @pytest.hookimpl(tryfirst=True)  # before what is nightly is left out

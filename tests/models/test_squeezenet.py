@@ -8,7 +8,6 @@ import pickle
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import oracle
 import pytest
@@ -282,7 +281,6 @@ def test_figures(net, cats):
     assert np.array_equal(ax.images[0].get_array(), show.image_pixels(cats[0], net))
     show.filters(net.conv1)
     show.projection(zflib.Deconvnet(net).project(cats[:1], "fire5", 1)[0])
-    plt.close("all")
 
 
 def test_the_network_is_left_as_it_was(net, cats):

@@ -15,12 +15,6 @@ import torch
 from zflib import show
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def extents(ax) -> list[tuple[float, float]]:
     """(cells wide, cells high) over the data units that each picture takes: 1 if a cell is a unit."""
     found = []

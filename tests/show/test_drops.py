@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -13,13 +12,6 @@ import torch
 import zflib
 from zflib import show
 from zflib.show.drops import LOSS
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
 
 WHITE = np.full((20, 20, 3), 255, np.uint8)
 CORNERS = torch.stack(torch.meshgrid(torch.arange(0, 17, 4), torch.arange(0, 17, 4), indexing="ij"), dim=-1)

@@ -14,12 +14,6 @@ from torch import nn
 from zflib import show
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def grey(height: int, width: int, value: int = 7) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 

@@ -13,8 +13,7 @@ from zflib.studies import ablation_drawn as drawn
 
 @pytest.fixture
 def ax():
-    yield plt.subplots()[1]
-    plt.close("all")
+    return plt.subplots()[1]
 
 
 def words(ax) -> list[str]:
@@ -78,7 +77,6 @@ def test_curves_end_where_the_table_does():
     drawn.draw_curves(axes, card(full=80.0, alexnet=90.0), {"short": "three", "long": "twelve"})
     assert [list(line.get_ydata()) for line in axes[0].lines] == [[89.0, 84.0, 80.0]] and not axes[1].lines
     assert [text.get_text() for text in axes[1].texts] == ["not trained yet"]
-    plt.close("all")
 
 
 def test_a_network_is_drawn_before_and_after_it_was_trained():

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
 import zflib
 from zflib.studies import architecture
 from zflib.studies import architecture_drawn as drawn
-
-
-@pytest.fixture(autouse=True)
-def no_figure_left():
-    before = plt.get_fignums()
-    yield
-    for number in set(plt.get_fignums()) - set(before):
-        plt.close(number)
 
 
 def test_the_bar_moves_by_a_pixel_and_keeps_off_the_border():

@@ -105,9 +105,8 @@ def test_the_spread_is_over_images():
 
 
 def test_a_bar_is_as_high_as_the_mean_and_has_a_dot_for_each_image():
-    figure, ax = plt.subplots()
+    ax = plt.subplots()[1]
     rectification.bars({"one": torch.tensor([[1, 1], [0, 1.0]]), "two": torch.zeros(2, 2)}, ax, title="likeness")
     assert [bar.get_height() for bar in ax.patches] == [0.75, 0]
     assert [list(line.get_ydata()) for line in ax.lines] == [[1, 0.5], [0, 0]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["one\n0.75 ± 0.25", "two\n0.00 ± 0.00"]
-    plt.close(figure)

@@ -153,7 +153,6 @@ def test_table_1_is_drawn_with_the_papers_values():
     assert [label.get_text() for label in ax.get_yticklabels()] == list(dogs.ROWS.values())
     drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     assert sorted(drawn) == [0.068, 0.069, 0.069, 0.073]
-    plt.close(ax.figure)
 
 
 def test_numbers_of_another_network_say_so():

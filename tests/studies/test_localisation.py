@@ -219,8 +219,7 @@ def test_an_unknown_network_is_told_which_were_measured():
 
 @pytest.fixture
 def axes():
-    yield plt.subplots(1, 5)[1]
-    plt.close("all")
+    return plt.subplots(1, 5)[1]
 
 
 def test_one_row_of_figure_7(zfnet, axes):

@@ -102,7 +102,6 @@ def test_the_strip_is_the_scale_of_the_curves():
     assert [float(line.get_ydata()[-1]) for line in means] == [
         pytest.approx(float(found.compared[layer][-1].mean())) for layer in ("conv1", "fc7")
     ]
-    plt.close("all")
 
 
 def test_names_of_lines_do_not_cover_each_other():
@@ -110,7 +109,6 @@ def test_names_of_lines_do_not_cover_each_other():
     moves.name_lines(ax, [(0.5, "a", "black"), (0.5, "b", "black"), (0.51, "c", "black")])
     heights = sorted(text.get_position()[1] for text in ax.texts)
     assert min(np.diff(heights)) >= 0.1
-    plt.close("all")
 
 
 def test_a_thin_line_leads_from_where_a_line_ends_to_its_name():
@@ -120,4 +118,3 @@ def test_a_thin_line_leads_from_where_a_line_ends_to_its_name():
         assert (line.get_xdata()[0], line.get_ydata()[0]) == (0.9, 0.2)
         assert text.get_color() == show.ink(line.get_color())
         assert line.get_ydata()[1] == text.get_position()[1] and line.get_xdata()[1] < text.get_position()[0]
-    plt.close("all")

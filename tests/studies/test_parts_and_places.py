@@ -108,4 +108,3 @@ def test_the_table_of_four_says_its_numbers():
     ax = pp.draw_four(plt.subplots()[1], torch.tensor([[[0.5, 1.0], [0.6, 0.8]], [[0.7, 1.0], [0.6, 0.8]]]), "conv9")
     texts = [text.get_text() for text in ax.texts]
     assert texts[:2] == ["0.60", "± 0.141"] and texts[-2:] == ["0.80", "± 0.000"] and ax.get_title() == "conv9"
-    plt.close(ax.figure)

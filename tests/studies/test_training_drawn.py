@@ -70,7 +70,6 @@ def test_the_ten_frames_are_where_ten_crop_cuts():
             left, top = (round(float(np.min(values)) - 1 - 1.6 * number) for values in line.get_data())
             assert torch.equal(whole[:, top : top + 30, left : left + 30], crop)
     assert [text.get_text().split()[0] for ax in axes for text in ax.texts] == [str(i) for i in range(1, 11)]
-    plt.close("all")
 
 
 def test_the_largest_number_of_each_crop_is_framed_and_the_mean_leads():
@@ -79,7 +78,6 @@ def test_the_largest_number_of_each_crop_is_framed_and_the_mean_leads():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "cat"]
     rows = [float(np.mean(line.get_ydata()[:4])) for line in ax.lines[:11]]
     assert np.allclose(rows, [0] * 6 + [1] * 4 + [0], atol=1e-6)
-    plt.close("all")
 
 
 def test_changed_layers_are_orange_and_positions_follow_the_stride():
@@ -90,4 +88,3 @@ def test_changed_layers_are_orange_and_positions_follow_the_stride():
     assert bold == ["conv1", "conv2"]
     ax = training.draw_looks(plt.figure().subplots(), torch.zeros(3, 33, 33, dtype=torch.uint8), ZFNET.convs[0])
     assert len(ax.collections[0].get_offsets()) == 14**2  # first pixels of windows: 0, 2, …, 26
-    plt.close("all")

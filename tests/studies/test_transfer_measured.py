@@ -56,7 +56,6 @@ def test_every_number_is_drawn_where_it_is(measured):
     _, axes = plt.subplots(1, 2)
     transfer.draw_in_place(axes, transfer.Measured())  # the shipped numbers
     assert [len(ax.patches) for ax in axes] == [len(transfer.IN_PLACE)] * 2
-    plt.close("all")
 
 
 def test_neighbours_of_other_photographs_one_of_each():

@@ -36,4 +36,3 @@ def test_arrows_leave_the_activation_and_reach_the_pixel_and_the_followed_one_is
     followed = [a for a in arrows if a.arrow_patch.get_edgecolor()[:3] == plt.matplotlib.colors.to_rgb(show.ORANGE)]
     steps = [np.subtract(arrow.xy, arrow.xyann).round(3).tolist() for arrow in followed]
     assert len(arrows) == 16 and len(steps) == 2 and steps[0] == steps[1] and steps[0][0] < 0 > steps[0][1]
-    plt.close("all")
