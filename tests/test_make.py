@@ -134,3 +134,22 @@ def test_occlusion_measures_every_photograph(tmp_path, monkeypatch):
     for row in found["photographs"].values():
         assert len(row["others"]) == 4 and len(row["wholes"]) <= 1
         assert all(-1 <= value <= 1 for value in (row["own"], *row["others"], *row["wholes"]))
+
+
+def test_answers_counts_those_that_a_move_leaves(tiny, monkeypatch):
+    command, out, net = importlib.import_module("data.make.answers"), tiny / "kept.json", network(1)
+    net.fc3.weight.data *= 1e4  # sure of everything
+    pixels = torch.from_numpy(data.tiny_imagenet()[0])
+    images = data.centre_crop(net.normalise(pixels), 10)
+    named = net(images).argmax(dim=1)
+    named[:10] = (named[:10] + 1) % 5  # ten wrong names do not count
+    monkeypatch.setattr(data, "tiny_imagenet", lambda *_: (pixels.numpy(), named, list("ABCDE")))
+    monkeypatch.setattr(models, "load", lambda name: net)
+    monkeypatch.setattr(command, "MOVES", {"small": {"8 px down": command.Move(down=8)}})
+    command.main(["--data", str(tiny), "--photographs", str(tiny), "--out", str(out)])
+    shifted = torch.zeros_like(images)
+    shifted[:, :, 8:] = images[:, :, :-8]
+    kept = (net(shifted).argmax(dim=1) == named)[10:].float().mean()
+    found = json.loads(out.read_text())["small"]
+    assert (found["images"], found["sha256"]) == (30, "of these weights")
+    assert 0 < kept < 1 and found["kept"]["8 px down"][0] == pytest.approx(float(kept), abs=1e-4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,6 @@ from zflib.experiments.top_k import Peaks
 from zflib.models import Conv, Geometry, ZFNet
 from zflib.studies import gallery
 from zflib.studies.channel_names import named_channels
-from zflib.studies.photograph_kinds import imagenet_kinds
 
 TINY = Geometry(12, 10, (Conv(4, 3, padding=1, pool=True, norm=True), Conv(6, 3, padding=1, pool=True)), hidden=(8,))
 
@@ -160,13 +158,6 @@ def test_large_projections_are_averaged_down_and_fewer_can_be_drawn(net, pixels)
     assert small.tiles["conv2"].shape == (6, 3, 3, 3)
 
 
-def test_purity_of_groups_of_classes(mined):
-    groups = torch.tensor([0, 0, 0, 1, 1])
-    living = gallery.alive(mined.peaks["conv2"])
-    assert torch.equal(mined.purities("conv2", groups), gallery.purity(groups[mined.labels["conv2"][living]]))
-    assert mined.chance(groups) == gallery.chance_purity([24, 16], k=4)
-
-
 def test_middle_keeps_the_centre():
     boxes = torch.tensor([[-10, -4, 10, 3], [0, 0, 5, 6]])
     assert gallery.middle(boxes, 6).tolist() == [[-3, -4, 3, 2], [0, 0, 5, 6]]
@@ -286,22 +277,3 @@ def test_named_channels_are_among_those_drawn(path):
         assert 5 <= len(channels) <= 8 and set(channels) <= set(found.chosen[layer].tolist())
         assert set(channels) <= set(gallery.alive(found.peaks[layer]).tolist())
         assert len(set(channels.values())) == len(channels), "each has a name of its own"
-
-
-def test_imagenet_kinds_follow_the_class_names():
-    names, groups = imagenet_kinds()
-    kinds = {name: names[group] for name, group in zip(zflib_classes(), groups.tolist())}
-    assert sum(kind == "dogs" for kind in kinds.values()) == 118 and len(set(names)) == len(names)
-    for name, kind in {
-        "tench": "fish", "puffer": "fish", "cock": "birds", "albatross": "birds",
-        "sidewinder": "amphibians and reptiles",
-        "centipede": "invertebrates", "lycaenid": "invertebrates", "wombat": "other mammals", "Chihuahua": "dogs",
-        "Mexican hairless": "dogs", "timber wolf": "other mammals", "giant panda": "other mammals", "abacus": "things",
-        "plate": "things", "guacamole": "food, plants and landscapes", "ear": "food, plants and landscapes",
-        "toilet tissue": "things",
-    }.items():  # fmt: skip
-        assert kinds[name] == kind, name
-
-
-def zflib_classes() -> list[str]:
-    return json.loads((_files.SHIPPED / "squeezenet.json").read_text(encoding="utf-8"))["classes"]

@@ -19,7 +19,7 @@ from . import pictures
 from .chapters import Chapter
 
 TOGETHER = 16  # photographs in one forward pass
-SEEDS = 64  # activations that go down together
+SEEDS = 16  # activations that go down together
 HELD = 2**28  # bytes of photographs that are kept in memory, so that they need not be read again
 
 

@@ -24,7 +24,7 @@ from .drawing import Photographs, draw_channels
 from .pictures import K
 
 COMPARED = 50  # of a channel's strongest photographs are compared with another's, but at most a twentieth of all
-PART = 256  # channels are drawn together: an unfinished sheet takes 2 MB
+PART = 512  # channels are drawn together, for photographs that go forward once: an unfinished sheet takes 2 MB
 
 
 def write_atlas(

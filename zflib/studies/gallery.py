@@ -77,16 +77,13 @@ class Gallery:
             raise ValueError(f"layer {layer!r} is not in this gallery; it has {', '.join(self.layers)}")
         return layer
 
-    def purities(self, layer: str, groups: torch.Tensor | None = None) -> torch.Tensor:
-        """(L,) `purity` of every channel that is not dead; of `groups` (classes,) of classes where they are given."""
-        labels = self.labels[layer][alive(self.peaks[layer])]
-        return purity(labels if groups is None else groups[labels])
+    def purities(self, layer: str) -> torch.Tensor:
+        """(L,) `purity` of every channel that is not dead."""
+        return purity(self.labels[layer][alive(self.peaks[layer])])
 
-    def chance(self, groups: torch.Tensor | None = None) -> float:
+    def chance(self) -> float:
         """The purity of nine images drawn at random: what `purities` would be if channels knew nothing of classes."""
-        k = next(iter(self.labels.values())).shape[-1]
-        counts = self.counts if groups is None else torch.bincount(groups, weights=self.counts.double()).long()
-        return chance_purity(counts, k=k)
+        return chance_purity(self.counts, k=next(iter(self.labels.values())).shape[-1])
 
 
 # --- from images to a gallery ----------------------------------------------------------------------------------------

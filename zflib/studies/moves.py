@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import _files
 from ..data import scenes
 from ..experiments.invariance_curves import Invariance
 from ..experiments.transforms import Move, moved
@@ -79,6 +81,11 @@ def answers_kept(
             kept.append(net(moved(some[sure], move)).argmax(dim=1) == truth[sure])
     share, count = float(torch.cat(kept).float().mean()), sum(map(len, kept))
     return share, (share * (1 - share) / count) ** 0.5, count
+
+
+def measured_answers() -> dict[str, dict]:
+    """Network -> "images" (n), and "kept": move -> share and standard error of `answers_kept`. Shipped in data/."""
+    return json.loads((_files.SHIPPED / "answers-kept.json").read_text(encoding="utf-8"))
 
 
 # --- is a curve a straight line? --------------------------------------------------------------------------------------
