@@ -100,6 +100,7 @@ def test_what_clicks_do_the_controls_can(panel):
     clicked, told, after = panel.pixels, panel.text, panel.values
     for values in (before, after):
         for name, value in values.items():
-            panel.controls[name].value = value
+            if panel.controls[name].value != value:  # an upload's cannot be set in ipywidgets 7
+                panel.controls[name].value = value
     assert panel.values == after and panel.text == told
     assert "along" in after or np.array_equal(panel.pixels, clicked)  # invariance's curves keep where they have been
