@@ -20,6 +20,7 @@ from zflib._arguments import one_sentence
 from zflib._files import write_atomically
 from zflib.experiments.transforms import Move
 from zflib.studies import moves
+from zflib.train.scoring import check_classes
 
 #: Network -> a small shift, and one as large as the paper's for images of its size.
 MOVES = {
@@ -46,7 +47,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     if name == "squeezenet":
         pixels, labels = data.imagenet_folder(options.photographs, net.wnids)
     else:
-        pixels, labels, _ = data.tiny_imagenet(options.data, "val")
+        pixels, labels, wnids = data.tiny_imagenet(options.data, "val")
+        check_classes(net, wnids, name=name, source=options.data)
     images = data.centre_crop(net.normalise(torch.from_numpy(np.array(pixels[:]))), net.geometry.crop)
     kept = {}
     for words, move in (MOVES[name] | SIZES).items():

@@ -224,7 +224,10 @@ class Trainings:
                 "gap belongs to the network."
             )
         error, chance = self.error(), self.separation()
-        found += f" ± {error:.1f}. Errors dealt at random into two groups differ as much in {chance:.0%} of all ways."
+        coarse, fine = (self.top1[name] for name in TWINS)
+        apart = max(fine) < min(coarse) or max(coarse) < min(fine)
+        found += f" ± {error:.1f}. Errors dealt at random into two groups differ as much in {chance:.0%} of all ways"
+        found += ", the fewest that so few trainings allow." if apart else "."
         if chance > 0.1 or abs(self.difference()) < 3 * error:
             return f"{found} That may be luck."
         return f"{found} So {better} is better at this budget. Whether by its first layer or by more work stays open."
